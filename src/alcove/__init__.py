@@ -1,0 +1,5 @@
+"""Alcove: the session layer for AI agents."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"

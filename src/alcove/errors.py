@@ -1,0 +1,239 @@
+"""Every error that Alcove raises.
+
+AlcoveError
+├── InvalidError                 bad input: names the field, the limit and the remedy
+│   └── TooLargeError            past a limit in size
+├── NotFoundError
+│   ├── SessionNotFoundError  RunNotFoundError  AgentNotFoundError  FileMissingError
+├── ConflictError
+│   ├── AlreadyExistsError       an id or key is taken
+│   ├── SessionBusyError         a live run holds the session
+│   ├── StaleSequenceError       expected_seq is not the last one
+│   ├── StaleEpochError          a writer that lost its lease
+│   ├── VersionMismatchError     If-Match does not match
+│   ├── IdempotencyError         the same key with another body
+│   └── SessionExpiredError      readable, but takes no more activity
+├── DatabaseError
+│   ├── DatabaseBusyError  DatabaseFullError  DatabaseFailedError  SchemaError
+├── SandboxError
+│   ├── GuaranteeError           what this machine cannot promise
+│   └── LaunchError              a confined start failed, and at which step
+├── AgentUnavailableError        the agent's program is missing or failed its check
+├── ConfigurationError
+└── ClosedError                  used after close
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+Detail = str | int | float | bool | None
+
+
+class AlcoveError(Exception):
+    """Something went wrong in Alcove.
+
+    Attributes:
+        code: Stable word for programs; on the wire it is the last segment of a problem's `type`.
+        retryable: Whether the same call may succeed later without a change.
+        message: One sentence for a person.
+        field: Which input is at fault, `''` when none is.
+        limit: The bound that was passed, if any.
+        remedy: What to do about it, `''` when there is nothing to do.
+        details: Further facts, JSON values only.
+    """
+
+    code: ClassVar[str] = "internal"
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        field: str = "",
+        limit: str | int | None = None,
+        remedy: str = "",
+        **details: Detail,
+    ) -> None:
+        self.message = message or (type(self).__doc__ or "").strip().splitlines()[0]
+        self.field = field
+        self.limit = limit
+        self.remedy = remedy
+        self.details = details
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.remedy})" if self.remedy else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (type(self), self.message, self.field, self.limit, self.remedy, self.details))
+
+
+def _rebuild(
+    kind: type[AlcoveError],
+    message: str,
+    field: str,
+    limit: str | int | None,
+    remedy: str,
+    details: dict[str, Detail],
+) -> AlcoveError:
+    return kind(message, field=field, limit=limit, remedy=remedy, **details)
+
+
+class InvalidError(AlcoveError):
+    """The input is not valid."""
+
+    code = "invalid"
+
+
+class TooLargeError(InvalidError):
+    """The input is larger than the limit."""
+
+    code = "too_large"
+
+
+class NotFoundError(AlcoveError):
+    """There is no such thing."""
+
+    code = "not_found"
+
+
+class SessionNotFoundError(NotFoundError):
+    """There is no such session; it may be in the trash."""
+
+    code = "session_not_found"
+
+
+class RunNotFoundError(NotFoundError):
+    """There is no such run."""
+
+    code = "run_not_found"
+
+
+class AgentNotFoundError(NotFoundError):
+    """There is no agent of that name; `alcove doctor` lists them."""
+
+    code = "agent_not_found"
+
+
+class FileMissingError(NotFoundError):
+    """There is no such file in the workspace."""
+
+    code = "file_not_found"
+
+
+class ConflictError(AlcoveError):
+    """The request does not fit the present state."""
+
+    code = "conflict"
+
+
+class AlreadyExistsError(ConflictError):
+    """That id or key is taken."""
+
+    code = "already_exists"
+
+
+class SessionBusyError(ConflictError):
+    """A run holds this session; wait for it or cancel it."""
+
+    code = "session_busy"
+    retryable = True
+
+
+class StaleSequenceError(ConflictError):
+    """The session has moved on: expected_seq is not its last seq; read again and decide."""
+
+    code = "stale_sequence"
+
+
+class StaleEpochError(ConflictError):
+    """This writer lost its lease; another writer may hold the session now, so nothing was written."""
+
+    code = "stale_epoch"
+
+
+class VersionMismatchError(ConflictError):
+    """The thing was changed by somebody else; read it again and repeat the change."""
+
+    code = "version_mismatch"
+
+
+class IdempotencyError(ConflictError):
+    """That idempotency key was used with another body; use a new key for a new request."""
+
+    code = "idempotency_mismatch"
+
+
+class SessionExpiredError(ConflictError):
+    """The session has expired: it can be read, but takes no more activity; touch it to revive it."""
+
+    code = "session_expired"
+
+
+class DatabaseError(AlcoveError):
+    """The database could not do it."""
+
+    code = "database"
+
+
+class DatabaseBusyError(DatabaseError):
+    """Another program holds the database; try again."""
+
+    code = "database_busy"
+    retryable = True
+
+
+class DatabaseFullError(DatabaseError):
+    """The disk of the database is full; nothing was written. Free some space and try again."""
+
+    code = "database_full"
+    retryable = True
+
+
+class DatabaseFailedError(DatabaseError):
+    """The database failed to make data durable; nothing is acknowledged any more until a restart."""
+
+    code = "database_failed"
+
+
+class SchemaError(DatabaseError):
+    """The database was written by a newer Alcove, or its migrations were altered."""
+
+    code = "schema"
+
+
+class SandboxError(AlcoveError):
+    """The sandbox could not do it."""
+
+    code = "sandbox"
+
+
+class GuaranteeError(SandboxError):
+    """This machine cannot give a guarantee that a run requires."""
+
+    code = "guarantee_missing"
+
+
+class LaunchError(SandboxError):
+    """A confined program could not be started."""
+
+    code = "launch_failed"
+
+
+class AgentUnavailableError(AlcoveError):
+    """The agent's program is not available."""
+
+    code = "agent_unavailable"
+
+
+class ConfigurationError(AlcoveError):
+    """The configuration cannot be used."""
+
+    code = "configuration"
+
+
+class ClosedError(AlcoveError):
+    """It has been closed."""
+
+    code = "closed"

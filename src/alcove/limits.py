@@ -1,0 +1,67 @@
+"""Every limit, with its unit and its reason. Past one, an error names it (`InvalidError.limit`)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+# Names that callers choose (keys, users, apps, metadata names): long enough for a URL-shaped user id, short
+# enough for an index entry.
+ID_CHARS: Final = 256
+TITLE_CHARS: Final = 512
+
+# Sessions.
+METADATA_BYTES: Final = 64 * KIB  # as JSON; it is read with every session, so it must stay small
+METADATA_INDEXED_BYTES: Final = 256  # a longer value is kept, but cannot be filtered by
+METADATA_NAMES: Final = 64  # each top-level scalar is an index row
+DEPTH: Final = 32  # levels below a root; deeper trees are runaway agents
+CHILDREN: Final = 10_000  # direct children of one session
+TTL_S: Final = 10 * 365 * 86400  # ten years; "never" is no TTL at all
+LIVE_RETRIES: Final = 8  # two workers race for one user's session: one wins, the others look again
+
+# Messages.
+MESSAGE_BYTES: Final = MIB  # one message as stored, UTF-8 (tool outputs go to files beyond that)
+APPEND_MESSAGES: Final = 256  # drafts in one append: one transaction touches a bounded number of rows
+IDEMPOTENCY_KEY_CHARS: Final = 256
+PAGE: Final = 200  # rows in one page of a listing
+PAGE_DEFAULT: Final = 50
+MESSAGE_PAGE: Final = 1000  # messages are read in larger steps than sessions are listed
+MESSAGE_PAGE_BYTES: Final = 32 * MIB  # a page of messages ends early when its text passes this
+WINDOW_ROUNDS: Final = 1000
+POP_MESSAGES: Final = 100
+
+# Files.
+PATH_BYTES: Final = 4096  # Linux PATH_MAX
+NAME_BYTES: Final = 255  # Linux NAME_MAX
+FILE_BYTES: Final = 64 * MIB  # one file written or read whole through the API
+LISTING_FILES: Final = 100_000  # one recursive listing; the contract has no pages
+TREE_DEPTH: Final = 256  # folders below the workspace that a listing descends
+
+# Runs.
+CHAT_BYTES: Final = MIB  # one message to an agent
+ARGUMENT_BYTES: Final = 100 * KIB  # a message given after `--`: Linux allows 128 KiB for one argument
+ANSWER_BYTES: Final = MIB  # what is kept of an answer as a message; the journal keeps more
+RUN_TIMEOUT_S: Final = 600  # default wall time of a run
+RUN_TIMEOUT_S_MAX: Final = 24 * 3600
+LEASE_S: Final = 15  # a writer not heard of for this long has lost its session
+LEASE_RENEW_S: Final = 5
+JOURNAL_HEAD_BYTES: Final = 8 * MIB  # the first output of a run ...
+JOURNAL_TAIL_BYTES: Final = 8 * MIB  # ... and the last; what lies between is a gap
+EVENT_BYTES: Final = 64 * KIB  # one output event
+EVENT_PAGE: Final = 500
+
+# Server.
+BODY_BYTES: Final = 8 * MIB  # a JSON body; files have FILE_BYTES
+JSON_DEPTH: Final = 64
+BODY_TIMEOUT_S: Final = 30
+DRAIN_S: Final = 10  # how long a stopping server waits for runs before it cancels them
+SSE_HEARTBEAT_S: Final = 15
+
+# Database.
+GROUP_COMMIT_OPERATIONS: Final = (
+    128  # operations in one commit: past this latency grows and throughput does not
+)
+WRITE_QUEUE: Final = 10_000  # operations waiting for the writer; more are refused, so that memory is bounded
+BUSY_TIMEOUT_S: Final = 30
