@@ -31,9 +31,11 @@ class SystemClock(Clock):
     """The machine's clocks."""
 
     def now(self) -> Micros:
+        """Return microseconds since the epoch."""
         return time.time_ns() // 1000
 
     def monotonic(self) -> float:
+        """Return seconds that never go back."""
         return time.monotonic()
 
 

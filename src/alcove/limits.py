@@ -60,8 +60,6 @@ DRAIN_S: Final = 10  # how long a stopping server waits for runs before it cance
 SSE_HEARTBEAT_S: Final = 15
 
 # Database.
-GROUP_COMMIT_OPERATIONS: Final = (
-    128  # operations in one commit: past this latency grows and throughput does not
-)
+GROUP_COMMIT_OPERATIONS: Final = 128  # operations in one commit: past this latency grows and throughput does not
 WRITE_QUEUE: Final = 10_000  # operations waiting for the writer; more are refused, so that memory is bounded
 BUSY_TIMEOUT_S: Final = 30
