@@ -15,6 +15,7 @@ AlcoveError
 │   └── SessionExpiredError      readable, but takes no more activity
 ├── DatabaseError
 │   ├── DatabaseBusyError  DatabaseFullError  DatabaseFailedError  SchemaError
+├── StorageError                 the disk of the workspaces could not do it
 ├── SandboxError
 │   ├── GuaranteeError           what this machine cannot promise
 │   └── LaunchError              a confined start failed, and at which step
@@ -201,6 +202,12 @@ class SchemaError(DatabaseError):
     """The database was written by a newer Alcove, or its migrations were altered."""
 
     code = "schema"
+
+
+class StorageError(AlcoveError):
+    """The disk of the workspaces could not do it."""
+
+    code = "storage"
 
 
 class SandboxError(AlcoveError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+# Units, in bytes.
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
@@ -18,6 +19,7 @@ METADATA_INDEXED_BYTES: Final = 256  # a longer value is kept, but cannot be fil
 METADATA_NAMES: Final = 64  # each top-level scalar is an index row
 DEPTH: Final = 32  # levels below a root; deeper trees are runaway agents
 CHILDREN: Final = 10_000  # direct children of one session
+TREE_SESSIONS: Final = 1000  # sessions of one subtree in one answer, and trashed in one transaction
 TTL_S: Final = 10 * 365 * 86400  # ten years; "never" is no TTL at all
 LIVE_RETRIES: Final = 8  # two workers race for one user's session: one wins, the others look again
 
@@ -33,16 +35,22 @@ WINDOW_ROUNDS: Final = 1000
 POP_MESSAGES: Final = 100
 
 # Files.
-PATH_BYTES: Final = 4096  # Linux PATH_MAX
+PATH_BYTES: Final = 4095  # Linux PATH_MAX, less its NUL
 NAME_BYTES: Final = 255  # Linux NAME_MAX
 FILE_BYTES: Final = 64 * MIB  # one file written or read whole through the API
 LISTING_FILES: Final = 100_000  # one recursive listing; the contract has no pages
 TREE_DEPTH: Final = 256  # folders below the workspace that a listing descends
+REMOVE_PASSES: Final = 20  # a removed tree that fills again this often has a live writer
 
 # Runs.
 CHAT_BYTES: Final = MIB  # one message to an agent
 ARGUMENT_BYTES: Final = 100 * KIB  # a message given after `--`: Linux allows 128 KiB for one argument
 ANSWER_BYTES: Final = MIB  # what is kept of an answer as a message; the journal keeps more
+PROMPT_BYTES: Final = 2 * MIB  # what a program is given: the message, an instruction and as much history as fits
+LANGUAGE_CHARS: Final = 64  # the name of a language
+PATTERN_LINE_CHARS: Final = 2 * KIB  # longer lines are not matched: noise is short, and a regex may take n^3 steps
+PATTERN_BUDGET_S: Final = 1  # CPU time for all patterns on one answer; what is left then stays as it is
+CHECK_TIMEOUT_S: Final = 15  # an availability check (`q --version`)
 RUN_TIMEOUT_S: Final = 600  # default wall time of a run
 RUN_TIMEOUT_S_MAX: Final = 24 * 3600
 LEASE_S: Final = 15  # a writer not heard of for this long has lost its session
@@ -63,3 +71,8 @@ SSE_HEARTBEAT_S: Final = 15
 GROUP_COMMIT_OPERATIONS: Final = 128  # operations in one commit: past this latency grows and throughput does not
 WRITE_QUEUE: Final = 10_000  # operations waiting for the writer; more are refused, so that memory is bounded
 BUSY_TIMEOUT_S: Final = 30
+
+# Configuration.
+CONFIG_BYTES: Final = MIB  # alcove.toml; a larger one is something else
+INLINE_COMMIT_S: Final = 0.001  # a lone operation runs in the event loop while commits take less than this on average
+CHECKPOINT_PAGES: Final = 4000  # 16 MiB of write-ahead log: rarer checkpoints copy a page once for many commits

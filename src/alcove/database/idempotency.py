@@ -1,0 +1,113 @@
+"""Exactly once: a request's answer is stored under its idempotency key, in the transaction of its effect."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TypeVar
+
+import msgspec
+
+from alcove import ids, limits
+from alcove.clock import Micros
+from alcove.database.op import Database, Operation, P, Statement, Steps
+from alcove.errors import IdempotencyError, InvalidError
+
+R = TypeVar("R", bound=msgspec.Struct)
+
+
+class Once(msgspec.Struct, frozen=True):
+    """One request that must take effect once.
+
+    Attributes:
+        scope: What the key is unique within, e.g. `append:<session id>`.
+        key: The caller's key.
+        digest: SHA-256 of the request's body, in hex: the same key with another body is an error.
+    """
+
+    scope: str
+    key: str
+    digest: str
+
+
+class _SeenError(Exception):
+    """The key has been used: the transaction is undone, and the stored answer is read."""
+
+
+def once(scope: str, key: str | None, *body: bytes) -> Once | None:
+    """Return what identifies a request, or None when it carries no key.
+
+    Raises:
+        InvalidError: The key is empty, too long or has control characters.
+    """
+    if key is None:
+        return None
+    if len(key) > limits.IDEMPOTENCY_KEY_CHARS:
+        raise InvalidError(
+            f"the idempotency key has {len(key)} characters",
+            field="idempotency_key",
+            limit=limits.IDEMPOTENCY_KEY_CHARS,
+            remedy="use a UUID",
+        )
+    digest = hashlib.sha256()
+    for part in body:
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return Once(scope, ids.name(key, field="idempotency_key"), digest.hexdigest())
+
+
+def remember(now: Micros, request: Once | None, answer: msgspec.Struct) -> Steps[None]:
+    """Store the answer; the last step of an operation that takes effect once. Without a request: nothing."""
+    if request is None:
+        return
+    rows = yield Statement(
+        "INSERT INTO idempotency (scope, key, digest, answer, created_at) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT (scope, key) DO NOTHING RETURNING created_at",
+        (request.scope, request.key, request.digest, msgspec.json.encode(answer).decode(), now),
+    )
+    if not rows:
+        raise _SeenError
+
+
+def _recall(now: Micros, request: Once) -> Steps[tuple[str, str] | None]:
+    rows = yield Statement(
+        "SELECT digest, answer FROM idempotency WHERE scope = ? AND key = ?", (request.scope, request.key)
+    )
+    return rows[0][:2] if rows else None
+
+
+async def recall(database: Database, request: Once, kind: type[R]) -> R | None:
+    """Return the answer that was given to this request before, if any.
+
+    Raises:
+        IdempotencyError: The key was used with another body.
+    """
+    found = await database.read(_recall, request)
+    if found is None:
+        return None
+    digest, answer = found
+    if digest != request.digest:
+        raise IdempotencyError(field="idempotency_key")
+    return msgspec.json.decode(answer, type=kind)
+
+
+async def write_once(
+    database: Database,
+    request: Once | None,
+    kind: type[R],
+    operation: Operation[P, R],
+    /,
+    *args: P.args,
+    **kw: P.kwargs,
+) -> tuple[R, bool]:
+    """Run an operation that ends with `remember`; return its answer and whether it is a replayed one.
+
+    Raises:
+        IdempotencyError: The key was used with another body.
+    """
+    try:
+        return await database.write(operation, *args, **kw), False
+    except _SeenError:
+        assert request is not None
+        answer = await recall(database, request, kind)
+        assert answer is not None, "an answer that was seen in a transaction can be read after it"
+        return answer, True

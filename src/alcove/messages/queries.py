@@ -1,0 +1,252 @@
+"""The transactions of messages and turns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from alcove import limits
+from alcove.clock import Micros
+from alcove.database.idempotency import Once, remember
+from alcove.database.op import Rows, Statement, Steps
+from alcove.errors import (
+    AlcoveError,
+    SessionBusyError,
+    SessionExpiredError,
+    SessionNotFoundError,
+    StaleEpochError,
+    StaleSequenceError,
+)
+from alcove.messages.model import Appended, Message, Stored, Turn
+from alcove.messages.rules import placed, turns_opened
+
+_COLUMNS = "m.seq, m.turn, m.role, m.format, m.content, m.detail, m.hidden, m.created_at"
+_VISIBLE = "AND m.hidden = 0 AND m.seq > h.cleared_seq "
+_CHUNK = 64  # rows fetched at a time, so that a page of large messages can end early
+
+# Locks the head and moves it, when this caller may write: the session is there, not expired, and nobody holds it.
+_TAKE = (
+    "UPDATE heads SET last_seq = last_seq + ?, message_count = message_count + ?, turn_count = turn_count + ?, "
+    "last_activity = ? WHERE session_id = ? AND trashed = 0 AND lease_until <= ? "
+    "AND (idle_limit = 0 OR last_activity + idle_limit > ?) RETURNING last_seq, turn_count"
+)
+# The same for the run that holds the session; the epoch fences off a run that has been replaced.
+_TAKE_FENCED = (
+    "UPDATE heads SET last_seq = last_seq + ?, message_count = message_count + ?, turn_count = turn_count + ?, "
+    "last_activity = ? WHERE session_id = ? AND trashed = 0 AND lease_until > ? AND epoch = ? "
+    "RETURNING last_seq, turn_count"
+)
+
+
+class Fence(msgspec.Struct, frozen=True):
+    """A run's right to write: it holds while the session's epoch is this one and the lease has not run out."""
+
+    run_id: str
+    epoch: int
+
+
+def append(
+    now: Micros,
+    session_id: str,
+    messages: Sequence[Stored],
+    *,
+    fence: Fence | None = None,
+    expected_seq: int | None = None,
+    request: Once | None = None,
+) -> Steps[Appended]:
+    """Append messages; each user message opens a turn, which is done at once unless a run answers it."""
+    opened = 0 if fence else turns_opened(messages)
+    last_seq, turn_count = yield from take(now, session_id, len(messages), opened, fence)
+    first_seq = last_seq - len(messages) + 1
+    if expected_seq is not None and first_seq - 1 != expected_seq:
+        raise StaleSequenceError(
+            f"session {session_id} is at seq {first_seq - 1}, not {expected_seq}",
+            field="expected_seq",
+            remedy="read what was appended meanwhile, then decide",
+            last_seq=first_seq - 1,
+        )
+    before = turn_count - opened
+    turns = [before] * len(messages) if fence else placed(messages, before)
+    if opened:
+        yield Statement(
+            "INSERT INTO turns (session_id, number, status, run_id, opened_at, closed_at) "
+            "VALUES (?, ?, 'done', '', ?, ?)",
+            [(session_id, number, now, now) for number in range(before + 1, turn_count + 1)],
+            many=True,
+        )
+    yield insert(now, session_id, first_seq, turns, messages)
+    appended = Appended(first_seq, last_seq, turns[-1])
+    yield from remember(now, request, appended)
+    return appended
+
+
+def insert(now: Micros, session_id: str, seq: int, turns: Sequence[int], messages: Sequence[Stored]) -> Statement:
+    """Return the statement that writes messages from `seq` on, each with its turn."""
+    return Statement(
+        "INSERT INTO messages (session_id, seq, turn, role, format, content, detail, hidden, created_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?)",
+        [(session_id, seq + i, turns[i], m.role, m.format, m.content, m.detail, now) for i, m in enumerate(messages)],
+        many=True,
+    )
+
+
+def take(now: Micros, session_id: str, messages: int, turns: int, fence: Fence | None) -> Steps[tuple[int, int]]:
+    """Lock the head and move it; return the last seq and the number of turns after it.
+
+    Raises:
+        SessionNotFoundError, SessionExpiredError, SessionBusyError: This caller may not write.
+        StaleEpochError: The run has lost its lease.
+    """
+    if fence:
+        rows = yield Statement(_TAKE_FENCED, (messages, messages, turns, now, session_id, now, fence.epoch))
+    else:
+        rows = yield Statement(_TAKE, (messages, messages, turns, now, session_id, now, now))
+    if not rows:
+        raise (yield from refusal(now, session_id, fence))
+    return rows[0][0], rows[0][1]
+
+
+def refusal(now: Micros, session_id: str, fence: Fence | None = None) -> Steps[AlcoveError]:
+    """Return why the head could not be taken."""
+    rows = yield Statement("SELECT trashed, lease_run, lease_until FROM heads WHERE session_id = ?", (session_id,))
+    if not rows or rows[0][0]:
+        return SessionNotFoundError(
+            f"session {session_id} is in the trash" if rows else f"there is no session {session_id}",
+            field="session_id",
+            session_id=session_id,
+        )
+    [(_, run_id, lease_until)] = rows
+    if fence:
+        return StaleEpochError(session_id=session_id, run_id=fence.run_id)
+    if lease_until > now:
+        return SessionBusyError(
+            f"run {run_id} holds session {session_id}",
+            remedy="wait for it to end, or cancel it",
+            session_id=session_id,
+            run_id=run_id,
+        )
+    return SessionExpiredError(session_id=session_id)
+
+
+def _checked(now: Micros, session_id: str, rows: Rows) -> Steps[Rows]:
+    """Return rows; when there are none, make sure that it is for want of messages, not of a session."""
+    if not rows:
+        heads = yield Statement("SELECT trashed FROM heads WHERE session_id = ?", (session_id,))
+        if not heads or heads[0][0]:
+            raise (yield from refusal(now, session_id))
+    return rows
+
+
+def last(now: Micros, session_id: str, limit: int) -> Steps[list[Message]]:
+    """Return the last visible messages, ascending. One seek, whatever the length of the session."""
+    rows = yield Statement(
+        f"SELECT {_COLUMNS} FROM heads h JOIN messages m ON m.session_id = h.session_id "
+        f"WHERE h.session_id = ? AND h.trashed = 0 {_VISIBLE}ORDER BY m.seq DESC LIMIT ?",
+        (session_id, limit),
+    )
+    if not rows:
+        yield from _checked(now, session_id, rows)
+    rows.reverse()
+    return [Message(*row) for row in rows]
+
+
+def page(
+    now: Micros, session_id: str, bound: int, *, ascending: bool, hidden: bool, limit: int
+) -> Steps[tuple[list[Message], bool]]:
+    """Return messages after (or, descending, before) `bound`, ascending, and whether there are more in that direction.
+
+    Ends early when the text passes `limits.MESSAGE_PAGE_BYTES`.
+    """
+    comparison, order = (">", "ASC") if ascending else ("<", "DESC")
+    found: list[Message] = []
+    size = 0
+    while True:
+        want = min(_CHUNK, limit + 1 - len(found))
+        rows = yield Statement(
+            f"SELECT {_COLUMNS} FROM heads h JOIN messages m ON m.session_id = h.session_id "
+            f"WHERE h.session_id = ? AND h.trashed = 0 AND m.seq {comparison} ? {'' if hidden else _VISIBLE}"
+            f"ORDER BY m.seq {order} LIMIT ?",
+            (session_id, bound, want),
+        )
+        if not found:
+            yield from _checked(now, session_id, rows)
+        for row in rows:
+            size += len(row[4])
+            if found and size > limits.MESSAGE_PAGE_BYTES:
+                break
+            found.append(Message(*row))
+            bound = row[0]
+        full = len(found) > limit or size > limits.MESSAGE_PAGE_BYTES
+        if full or len(rows) < want:
+            break
+    more = full
+    found = found[:limit]
+    return (found if ascending else found[::-1]), more
+
+
+def window(now: Micros, session_id: str, rounds: int, before: int) -> Steps[list[Message]]:
+    """Return the last rounds below `before`, ascending: from a user message on, without failed and lost turns."""
+    found: list[Message] = []
+    start = left = 0
+    bound, size = before, 0
+    while left < rounds:
+        rows = yield Statement(
+            f"SELECT {_COLUMNS}, COALESCE(t.status, 'done') FROM heads h "
+            "JOIN messages m ON m.session_id = h.session_id "
+            "LEFT JOIN turns t ON t.session_id = m.session_id AND t.number = m.turn "
+            f"WHERE h.session_id = ? AND h.trashed = 0 AND m.seq < ? {_VISIBLE}ORDER BY m.seq DESC LIMIT ?",
+            (session_id, bound, _CHUNK),
+        )
+        if not found:
+            yield from _checked(now, session_id, rows)
+        for *row, status in rows:
+            bound = row[0]
+            if status in {"failed", "lost"}:
+                continue
+            size += len(row[4])
+            if found and size > limits.MESSAGE_PAGE_BYTES:
+                break
+            found.append(Message(*row))
+            if row[2] == "user":
+                start, left = len(found), left + 1
+                if left == rounds:
+                    break
+        if len(rows) < _CHUNK or size > limits.MESSAGE_PAGE_BYTES:
+            break
+    return found[:start][::-1]
+
+
+def pop(now: Micros, session_id: str, count: int) -> Steps[list[Message]]:
+    """Hide the last visible messages and return them, ascending."""
+    yield from take(now, session_id, 0, 0, None)
+    popped = yield from last(now, session_id, count)
+    yield Statement(
+        "UPDATE messages SET hidden = 1 WHERE session_id = ? AND seq = ?",
+        [(session_id, message.seq) for message in popped],
+        many=True,
+    )
+    yield Statement(
+        "UPDATE heads SET message_count = message_count - ? WHERE session_id = ?", (len(popped), session_id)
+    )
+    return popped
+
+
+def clear(now: Micros, session_id: str) -> Steps[int]:
+    """Hide every message so far; return how many were visible. Constant cost: it moves a mark."""
+    yield from take(now, session_id, 0, 0, None)
+    [[visible]] = yield Statement("SELECT message_count FROM heads WHERE session_id = ?", (session_id,))
+    yield Statement("UPDATE heads SET cleared_seq = last_seq, message_count = 0 WHERE session_id = ?", (session_id,))
+    return visible
+
+
+def turns(now: Micros, session_id: str, before: int, limit: int) -> Steps[list[Turn]]:
+    """Return turns below `before`, newest first."""
+    rows = yield Statement(
+        "SELECT t.number, t.status, t.run_id, t.opened_at, t.closed_at FROM heads h "
+        "JOIN turns t ON t.session_id = h.session_id WHERE h.session_id = ? AND h.trashed = 0 AND t.number < ? "
+        "ORDER BY t.number DESC LIMIT ?",
+        (session_id, before, limit),
+    )
+    yield from _checked(now, session_id, rows)
+    return [Turn(*row) for row in rows]

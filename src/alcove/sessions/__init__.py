@@ -1,0 +1,3 @@
+"""Sessions: identity, hierarchy, status, listing."""
+
+from __future__ import annotations

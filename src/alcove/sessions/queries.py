@@ -1,0 +1,332 @@
+"""The transactions of sessions."""
+
+from __future__ import annotations
+
+import msgspec
+
+from alcove import limits
+from alcove.clock import Micros
+from alcove.database.idempotency import Once, remember
+from alcove.database.op import Statement, Steps, Value
+from alcove.errors import (
+    AlreadyExistsError,
+    InvalidError,
+    SessionNotFoundError,
+    VersionMismatchError,
+)
+from alcove.sessions.model import Changes, Filters, Metadata, NewSession, Page, Session
+from alcove.sessions.rules import decode_cursor, encode_cursor, encode_metadata, ttl_us
+
+_COLUMNS = """s.id, s.tenant, s.app, s.user_id, s.key, s.parent_id, s.root_id, s.depth, s.title, s.agent, s.metadata,
+    s.pinned, s.ttl, s.version, s.created_at, h.last_seq, h.message_count, h.turn_count, h.child_count,
+    h.last_activity, h.epoch, h.lease_run,
+    CASE WHEN s.trashed_at > 0 THEN 'trashed'
+         WHEN h.idle_limit > 0 AND h.last_activity + h.idle_limit <= ? THEN 'expired'
+         ELSE 'active' END"""
+_GET = f"SELECT {_COLUMNS} FROM sessions s JOIN heads h ON h.session_id = s.id WHERE s.id = ?"
+_END_OF_TIME: Micros = 2**63 - 1
+
+
+class Created(msgspec.Struct, frozen=True):
+    """The answer to a creation, kept under its idempotency key."""
+
+    session_id: str
+
+
+def create(now: Micros, new: NewSession, request: Once | None) -> Steps[Created]:
+    """Insert a session with its place in the tree; parent, root and depth are decided here."""
+    yield from _insert(now, new)
+    if new.key is not None:
+        taken = yield from _claim_key(now, new)
+        if taken != new.id:
+            raise AlreadyExistsError(
+                f"key {new.key!r} belongs to session {taken}",
+                field="key",
+                remedy="use that session, choose another key, or trash it",
+                session_id=taken,
+            )
+    created = Created(new.id)
+    yield from remember(now, request, created)
+    return created
+
+
+def _insert(now: Micros, new: NewSession) -> Steps[None]:
+    app, user_id, agent, root_id, depth = new.app or "", new.user_id or "", new.agent or "", new.id, 0
+    if new.parent_id:
+        app, user_id, agent, root_id, depth = yield from _place_below(new)
+    rows = yield Statement(
+        "INSERT INTO sessions (id, tenant, app, user_id, key, parent_id, root_id, depth, title, agent, metadata, "
+        "pinned, ttl, version, created_at, trash_id, trashed_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, 1, ?, '', 0) ON CONFLICT (id) DO NOTHING RETURNING id",
+        (new.id, new.tenant, app, user_id, new.key, new.parent_id, root_id, depth, new.title, agent)
+        + (new.metadata_json, new.ttl_us, now),  # noqa: RUF005 - two readable lines
+    )
+    if not rows:
+        raise AlreadyExistsError(f"session {new.id} exists", field="session_id", remedy="choose another id")
+    yield Statement(
+        "INSERT INTO heads (session_id, last_seq, cleared_seq, message_count, turn_count, child_count, "
+        "last_activity, idle_limit, trashed, epoch, lease_run, lease_until) "
+        "VALUES (?, 0, 0, 0, 0, 0, ?, ?, 0, 0, '', 0)",
+        (new.id, now, new.ttl_us),
+    )
+    yield from _index_metadata(new.tenant, new.id, now, new.indexed)
+
+
+def _place_below(new: NewSession) -> Steps[tuple[str, str, str, str, int]]:
+    """Lock the parent, count the child, and return what it inherits: app, user, agent, root and depth."""
+    counted = yield Statement(
+        "UPDATE heads SET child_count = child_count + 1 WHERE session_id = ? AND trashed = 0 RETURNING child_count",
+        (new.parent_id,),
+    )
+    rows = yield Statement(
+        "SELECT app, user_id, agent, root_id, depth FROM sessions WHERE id = ? AND tenant = ?",
+        (new.parent_id, new.tenant),
+    )
+    if not counted or not rows:
+        raise SessionNotFoundError(
+            f"there is no session {new.parent_id} to be the parent", field="parent_id", session_id=new.parent_id
+        )
+    app, user_id, agent, root_id, depth = rows[0]
+    if counted[0][0] > limits.CHILDREN:
+        raise InvalidError(
+            f"session {new.parent_id} has {limits.CHILDREN} children",
+            field="parent_id",
+            limit=limits.CHILDREN,
+            remedy="start another root",
+        )
+    if depth + 1 > limits.DEPTH:
+        raise InvalidError(
+            f"session {new.parent_id} is {depth} levels deep",
+            field="parent_id",
+            limit=limits.DEPTH,
+            remedy="an agent that spawns this deep is probably in a loop",
+        )
+    return (
+        app if new.app is None else new.app,
+        user_id if new.user_id is None else new.user_id,
+        agent if new.agent is None else new.agent,
+        root_id,
+        depth + 1,
+    )
+
+
+def _index_metadata(tenant: str, session_id: str, created: Micros, rows: tuple[tuple[str, str], ...]) -> Steps[None]:
+    if rows:
+        yield Statement(
+            "INSERT INTO session_metadata (tenant, name, value, created_at, session_id) VALUES (?, ?, ?, ?, ?)",
+            [(tenant, name, value, created, session_id) for name, value in rows],
+            many=True,
+        )
+
+
+def _claim_key(now: Micros, new: NewSession) -> Steps[str]:
+    """Return the session that holds the key from now on: `new` when the key was free. Locks the key's row."""
+    rows = yield Statement(
+        "INSERT INTO session_keys (tenant, app, user_id, key, session_id) "
+        "SELECT tenant, app, user_id, ?, id FROM sessions WHERE id = ? "
+        "ON CONFLICT (tenant, app, user_id, key) DO UPDATE SET session_id = session_keys.session_id "
+        "RETURNING session_id",
+        (new.key, new.id),
+    )
+    return rows[0][0]
+
+
+def live(now: Micros, new: NewSession) -> Steps[tuple[Session, bool]]:
+    """Return the user's live session of that key, touched, or make `new` it; and whether it was made.
+
+    An expired one keeps its history and gives up the key.
+    """
+    where = (new.tenant, new.app or "", new.user_id or "", new.key)
+    rows = yield Statement(
+        "INSERT INTO session_keys (tenant, app, user_id, key, session_id) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT (tenant, app, user_id, key) DO UPDATE SET session_id = session_keys.session_id "
+        "RETURNING session_id",
+        (*where, new.id),
+    )
+    holder = rows[0][0]
+    if holder != new.id:
+        touched = yield Statement(
+            "UPDATE heads SET last_activity = ? WHERE session_id = ? AND trashed = 0 "
+            "AND (idle_limit = 0 OR last_activity + idle_limit > ?) RETURNING session_id",
+            (now, holder, now),
+        )
+        if touched:
+            return (yield from get(now, holder)), False
+        yield Statement("UPDATE sessions SET key = NULL, version = version + 1 WHERE id = ?", (holder,))
+        yield Statement(
+            "UPDATE session_keys SET session_id = ? WHERE tenant = ? AND app = ? AND user_id = ? AND key = ?",
+            (new.id, *where),
+        )
+    yield from _insert(now, new)
+    return (yield from get(now, new.id)), True
+
+
+def find(now: Micros, session_id: str) -> Steps[Session | None]:
+    """Return the session, also a trashed one, or None."""
+    rows = yield Statement(_GET, (now, session_id))
+    return Session(*rows[0]) if rows else None
+
+
+def get(now: Micros, session_id: str) -> Steps[Session]:
+    """Return the session; a trashed one is not found."""
+    session = yield from find(now, session_id)
+    if session is None or session.status == "trashed":
+        raise SessionNotFoundError(
+            f"there is no session {session_id}" if session is None else f"session {session_id} is in the trash",
+            field="session_id",
+            session_id=session_id,
+        )
+    return session
+
+
+def find_key(now: Micros, tenant: str, app: str, user_id: str, key: str) -> Steps[Session | None]:
+    """Return the session that holds a key, or None."""
+    rows = yield Statement(
+        "SELECT session_id FROM session_keys WHERE tenant = ? AND app = ? AND user_id = ? AND key = ?",
+        (tenant, app, user_id, key),
+    )
+    return (yield from find(now, rows[0][0])) if rows else None
+
+
+def _narrowed(now: Micros, filters: Filters) -> tuple[str, list[str], list[Value]]:
+    """Return the table whose order a listing follows, and its conditions with their values."""
+    first, conditions = "s", ["s.tenant = ?"]
+    values: list[Value] = [filters.tenant]
+    if filters.metadata:
+        first, conditions = "m", ["m.tenant = ? AND m.name = ? AND m.value = ?"]
+        values.extend(filters.metadata[0])
+    for column, value in (
+        ("s.user_id = ?", filters.user_id),
+        ("s.app = ?", filters.app),
+        ("s.parent_id = ?", filters.parent_id),
+        ("s.root_id = ?", filters.root_id),
+        ("h.last_activity >= ?", filters.active_since_us),
+        ("h.last_activity < ?", filters.active_before_us),
+    ):
+        if value is not None:
+            conditions.append(column)
+            values.append(value)
+    expired = "h.idle_limit > 0 AND h.last_activity + h.idle_limit <= ?"
+    conditions.append("s.trashed_at > 0" if filters.status == "trashed" else "s.trashed_at = 0")
+    if filters.status in {"active", "expired"}:
+        conditions.append(expired if filters.status == "expired" else f"NOT ({expired})")
+        values.append(now)
+    for name, value in filters.metadata[1:]:
+        conditions.append(
+            "EXISTS (SELECT 1 FROM session_metadata o WHERE o.tenant = s.tenant AND o.name = ? AND o.value = ? "
+            "AND o.created_at = s.created_at AND o.session_id = s.id)"
+        )
+        values.extend((name, value))
+    return first, conditions, values
+
+
+def page(now: Micros, filters: Filters, limit: int, cursor: str | None) -> Steps[Page]:
+    """Return a page of sessions, newest first. Seeks in an index, so a far page costs what the first one does."""
+    created, after = decode_cursor(cursor) if cursor else (_END_OF_TIME, "")
+    first, conditions, values = _narrowed(now, filters)
+    source, column = "sessions s JOIN heads h ON h.session_id = s.id", "id"
+    if first == "m":
+        source, column = f"session_metadata m JOIN sessions s ON s.id = m.session_id {source[10:]}", "session_id"
+    conditions.append(f"({first}.created_at, {first}.{column}) < (?, ?)")
+    rows = yield Statement(
+        f"SELECT {_COLUMNS} FROM {source} WHERE {' AND '.join(conditions)} "
+        f"ORDER BY {first}.created_at DESC, {first}.{column} DESC LIMIT ?",
+        (now, *values, created, after, limit + 1),
+    )
+    sessions = [Session(*row) for row in rows[:limit]]
+    more = len(rows) > limit
+    return Page(sessions, encode_cursor(sessions[-1].created_us, sessions[-1].id) if more else None)
+
+
+def subtree(now: Micros, session_id: str, limit: int) -> Steps[list[Session]]:
+    """Return the session and its descendants outside the trash, nearest first, at most `limit` of them."""
+    rows = yield Statement(
+        "WITH RECURSIVE below (id) AS (SELECT id FROM sessions WHERE id = ? UNION ALL "
+        "SELECT c.id FROM sessions c JOIN below b ON c.parent_id = b.id WHERE c.trashed_at = 0) "
+        f"SELECT {_COLUMNS} FROM below b JOIN sessions s ON s.id = b.id JOIN heads h ON h.session_id = s.id "
+        "ORDER BY s.depth, s.created_at, s.id LIMIT ?",
+        (session_id, now, limit),
+    )
+    return [Session(*row) for row in rows]
+
+
+def update(now: Micros, session_id: str, changes: Changes, version: int | None) -> Steps[Session]:
+    """Apply changes and raise the version; with `version`, only to exactly that one. Metadata is merged by name."""
+    rows = yield Statement(
+        "UPDATE sessions SET version = version + 1 WHERE id = ? AND trashed_at = 0 "
+        "RETURNING version, tenant, created_at, metadata, pinned, ttl",
+        (session_id,),
+    )
+    if not rows:
+        return (yield from get(now, session_id))  # raises, and says why
+    [(new_version, tenant, created, metadata, pinned, ttl)] = rows
+    if version is not None and new_version - 1 != version:
+        raise VersionMismatchError(
+            f"session {session_id} is at version {new_version - 1}, not {version}", field="version"
+        )
+    if isinstance(changes.title, str):
+        yield Statement("UPDATE sessions SET title = ? WHERE id = ?", (changes.title, session_id))
+    if isinstance(changes.agent, str):
+        yield Statement("UPDATE sessions SET agent = ? WHERE id = ?", (changes.agent, session_id))
+    if not isinstance(changes.metadata, msgspec.UnsetType):
+        yield from _merge_metadata(tenant, session_id, created, metadata, changes.metadata)
+    if isinstance(changes.pinned, bool) or not isinstance(changes.ttl_s, msgspec.UnsetType):
+        pinned = pinned if isinstance(changes.pinned, msgspec.UnsetType) else int(changes.pinned)
+        ttl = ttl if isinstance(changes.ttl_s, msgspec.UnsetType) else ttl_us(changes.ttl_s)
+        yield Statement("UPDATE sessions SET pinned = ?, ttl = ? WHERE id = ?", (pinned, ttl, session_id))
+        yield Statement("UPDATE heads SET idle_limit = ? WHERE session_id = ?", (0 if pinned else ttl, session_id))
+    return (yield from get(now, session_id))
+
+
+def _merge_metadata(tenant: str, session_id: str, created: Micros, old: str, changes: Metadata) -> Steps[None]:
+    merged: Metadata = msgspec.json.decode(old)
+    for name, value in changes.items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = value
+    text, indexed = encode_metadata(merged)
+    yield Statement("UPDATE sessions SET metadata = ? WHERE id = ?", (text, session_id))
+    yield Statement("DELETE FROM session_metadata WHERE session_id = ?", (session_id,))
+    yield from _index_metadata(tenant, session_id, created, indexed)
+
+
+def touch(now: Micros, session_id: str) -> Steps[Session]:
+    """Record activity. An expired session is active again."""
+    yield Statement("UPDATE heads SET last_activity = ? WHERE session_id = ? AND trashed = 0", (now, session_id))
+    return (yield from get(now, session_id))
+
+
+def trash(now: Micros, session_id: str, trash_id: str, limit: int) -> Steps[list[str]]:
+    """Move a session and up to `limit` of its descendants to the trash; return the ids that went, parents first.
+
+    Call it again with the same trash id until it returns nothing. Keys are free at once.
+    """
+    rows = yield Statement(
+        "UPDATE sessions SET trash_id = ?, trashed_at = ? WHERE id = ? AND trashed_at = 0 RETURNING parent_id",
+        (trash_id, now, session_id),
+    )
+    went = [session_id] if rows else []
+    if rows and rows[0][0]:
+        yield Statement("UPDATE heads SET child_count = child_count - 1 WHERE session_id = ?", (rows[0][0],))
+    below = yield Statement(
+        "WITH RECURSIVE below (id) AS (SELECT id FROM sessions WHERE id = ? UNION ALL SELECT c.id FROM sessions c "
+        "JOIN below b ON c.parent_id = b.id WHERE c.trashed_at = 0 OR c.trash_id = ?) "
+        "SELECT s.id FROM below b JOIN sessions s ON s.id = b.id WHERE s.trashed_at = 0 ORDER BY s.depth LIMIT ?",
+        (session_id, trash_id, limit),
+    )
+    went.extend(row[0] for row in below)
+    yield Statement(
+        "UPDATE sessions SET trash_id = ?, trashed_at = ? WHERE id = ?",
+        [(trash_id, now, row[0]) for row in below],
+        many=True,
+    )
+    yield Statement("UPDATE heads SET trashed = 1 WHERE session_id = ?", [(gone,) for gone in went], many=True)
+    yield Statement("DELETE FROM session_keys WHERE session_id = ?", [(gone,) for gone in went], many=True)
+    return went
+
+
+def trashed_with(now: Micros, trash_id: str, limit: int) -> Steps[list[str]]:
+    """Return sessions of one trashing, at most `limit`."""
+    rows = yield Statement("SELECT id FROM sessions WHERE trash_id = ? ORDER BY id LIMIT ?", (trash_id, limit))
+    return [row[0] for row in rows]

@@ -1,0 +1,154 @@
+"""What a session may be: plain functions of records."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+
+import msgspec
+
+from alcove import ids, limits
+from alcove.errors import InvalidError, TooLargeError
+from alcove.sessions.model import Filters, Json, Metadata, NewSession, Scalar, Status
+
+_ORDERED = msgspec.json.Encoder(order="sorted")
+
+
+def check_new(new: NewSession) -> NewSession:
+    """Return `new` when every field may be stored.
+
+    Raises:
+        InvalidError: Names the field, its limit and the remedy.
+    """
+    ids.session_id(new.id)
+    ids.name(new.tenant, field="tenant")
+    for field, value in (("app", new.app), ("user_id", new.user_id), ("agent", new.agent), ("key", new.key)):
+        if value is not None:
+            ids.name(value, field=field, empty=True)
+    if new.parent_id:
+        ids.session_id(new.parent_id, field="parent_id")
+    check_title(new.title)
+    return new
+
+
+def check_title(title: str) -> str:
+    """Return `title` when it is at most `limits.TITLE_CHARS` long and has no lone surrogate."""
+    if len(title) > limits.TITLE_CHARS:
+        raise InvalidError(
+            f"title has {len(title)} characters", field="title", limit=limits.TITLE_CHARS, remedy="shorten it"
+        )
+    encodable(title, "title")
+    return title
+
+
+def encodable(text: str, field: str) -> bytes:
+    """Return `text` as UTF-8.
+
+    Raises:
+        InvalidError: It has a lone surrogate, which no database and no client could read back.
+    """
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidError(
+            f"{field} has a lone surrogate at character {error.start}", field=field, remedy="send valid Unicode"
+        ) from error
+
+
+def encode_metadata(metadata: Metadata) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Return metadata as JSON, and the rows that make it findable: name and JSON value of each top-level scalar.
+
+    Raises:
+        InvalidError: Not JSON, too many names, or a name that may not be one.
+        TooLargeError: Past `limits.METADATA_BYTES`.
+    """
+    if len(metadata) > limits.METADATA_NAMES:
+        raise InvalidError(
+            f"metadata has {len(metadata)} names", field="metadata", limit=limits.METADATA_NAMES, remedy="nest them"
+        )
+    for name in metadata:
+        ids.name(name, field="metadata name")
+    text = _json(metadata, "metadata")
+    if len(text) > limits.METADATA_BYTES:
+        raise TooLargeError(
+            f"metadata is {len(text)} bytes of JSON",
+            field="metadata",
+            limit=limits.METADATA_BYTES,
+            remedy="keep large values in messages or files",
+        )
+    rows = ((name, scalar(value)) for name, value in metadata.items() if not isinstance(value, dict | list))
+    return text.decode(), tuple(row for row in rows if len(row[1].encode()) <= limits.METADATA_INDEXED_BYTES)
+
+
+def scalar(value: Scalar | Json) -> str:
+    """Return a metadata value as it is stored in the index. 1 and 1.0 are the same value, 1 and true are not."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = int(value)
+    return _json(value, "metadata").decode()
+
+
+def _json(value: Json, field: str) -> bytes:
+    try:
+        return _ORDERED.encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError, UnicodeEncodeError) as error:
+        raise InvalidError(f"{field} is not JSON: {error}", field=field, remedy="use JSON values only") from error
+
+
+def ttl_us(ttl_s: float | None) -> int:
+    """Return a TTL in microseconds; 0 stands for never.
+
+    Raises:
+        InvalidError: Not above 0, or longer than `limits.TTL_S`.
+    """
+    if ttl_s is None:
+        return 0
+    if not 0 < ttl_s <= limits.TTL_S:
+        raise InvalidError(
+            f"ttl_s is {ttl_s}",
+            field="ttl_s",
+            limit=limits.TTL_S,
+            remedy="give seconds above 0, or null for a session that never expires",
+        )
+    return max(1, int(ttl_s * 1_000_000))
+
+
+def check_filters(filters: Filters) -> Filters:
+    """Return `filters` when a listing can answer them."""
+    if filters.status is not None and filters.status not in set(Status):
+        raise InvalidError(
+            f"status {filters.status!r} is unknown", field="status", remedy=f"use one of {', '.join(Status)}"
+        )
+    return filters
+
+
+def page_limit(limit: int, most: int = limits.PAGE) -> int:
+    """Return `limit` when it is a size for a page.
+
+    Raises:
+        InvalidError: Below 1 or above `most`.
+    """
+    if not 1 <= limit <= most:
+        raise InvalidError(f"limit is {limit}", field="limit", limit=most, remedy=f"use 1 to {most}")
+    return limit
+
+
+def encode_cursor(created_us: int, session_id: str) -> str:
+    """Return the cursor of the page after this session."""
+    return base64.urlsafe_b64encode(f"{created_us}:{session_id}".encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str) -> tuple[int, str]:
+    """Return the instant and the id in a cursor.
+
+    Raises:
+        InvalidError: Not a cursor of ours.
+    """
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+    except (binascii.Error, ValueError):
+        text = ""
+    match = re.fullmatch(r"([0-9]{1,18}):(.+)", text)
+    if not match:
+        raise InvalidError("cursor is not one of ours", field="cursor", remedy="pass next_cursor as it came")
+    return int(match[1]), match[2]

@@ -1,0 +1,252 @@
+"""Sessions, as callers use them. What also concerns folders and processes (deletion) is in `lifecycle`."""
+
+from __future__ import annotations
+
+import msgspec
+
+from alcove import ids, limits
+from alcove.clock import instant
+from alcove.database.idempotency import once, recall, write_once
+from alcove.database.op import Database
+from alcove.errors import InvalidError
+from alcove.sessions import queries, rules
+from alcove.sessions.model import Changes, Filters, Metadata, NewSession, Page, Session, Summary
+
+
+class Sessions:
+    """Creates, finds, lists and changes sessions. Each method is one transaction.
+
+    Args:
+        database: Where the rows are.
+        ttl_s: How long a session may be idle when its creator does not say; None for ever.
+    """
+
+    def __init__(self, database: Database, *, ttl_s: float | None = None) -> None:
+        self._database = database
+        self._ttl_us = rules.ttl_us(ttl_s)
+
+    async def create(
+        self,
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        app: str | None = None,
+        key: str | None = None,
+        parent_id: str | None = None,
+        title: str = "",
+        agent: str | None = None,
+        metadata: Metadata | None = None,
+        ttl_s: float | msgspec.UnsetType | None = msgspec.UNSET,
+        tenant: str = "default",
+        idempotency_key: str | None = None,
+    ) -> Session:
+        """Create a session.
+
+        Args:
+            session_id: The caller's own id; a UUIDv7 by default.
+            user_id: Whose it is; the parent's by default, else nobody's.
+            app: Which application; the parent's by default.
+            key: The caller's own name for it, unique per tenant, app and user.
+            parent_id: The session it is a child of. Root and depth follow from it.
+            title: For people, at most `limits.TITLE_CHARS` characters.
+            agent: Who answers by default.
+            metadata: JSON; top-level scalars can be filtered by.
+            ttl_s: Seconds it may be idle before it expires; None for ever; the installation's by default.
+            tenant: Who pays.
+            idempotency_key: With it, a repetition of the same call returns the same session.
+
+        Raises:
+            InvalidError: A field, named in the error, is not valid; or the tree is too deep or too wide.
+            AlreadyExistsError: The id or the key is taken.
+            SessionNotFoundError: There is no such parent.
+            IdempotencyError: The key was used with other arguments.
+        """
+        text, indexed = rules.encode_metadata(metadata or {})
+        new = rules.check_new(
+            NewSession(
+                id=session_id if session_id is not None else ids.new_id(),
+                tenant=tenant,
+                app=app,
+                user_id=user_id,
+                key=key,
+                parent_id=parent_id or "",
+                title=title,
+                agent=agent,
+                metadata_json=text,
+                indexed=indexed,
+                ttl_us=self._ttl_us if isinstance(ttl_s, msgspec.UnsetType) else rules.ttl_us(ttl_s),
+            )
+        )
+        body = msgspec.json.encode(msgspec.structs.replace(new, id=session_id or ""))
+        request = once(f"create:{tenant}", idempotency_key, body)
+        if request and (seen := await recall(self._database, request, queries.Created)):
+            return await self.get(seen.session_id)
+        created, _ = await write_once(self._database, request, queries.Created, queries.create, new, request)
+        return await self.get(created.session_id)
+
+    async def spawn(
+        self,
+        parent_id: str,
+        *,
+        title: str = "",
+        user_id: str | None = None,
+        agent: str | None = None,
+        key: str | None = None,
+        metadata: Metadata | None = None,
+    ) -> Session:
+        """Create a child: it inherits user, app and agent where they are not given. Raises what `create` does."""
+        return await self.create(
+            parent_id=parent_id, title=title, user_id=user_id, agent=agent, key=key, metadata=metadata
+        )
+
+    async def live(
+        self,
+        user_id: str,
+        key: str = "",
+        *,
+        app: str = "",
+        agent: str = "",
+        ttl_s: float | msgspec.UnsetType | None = msgspec.UNSET,
+        tenant: str = "default",
+    ) -> tuple[Session, bool]:
+        """Find or make the user's live session of that key, in one transaction; it counts as activity.
+
+        Returns:
+            The session, and whether it was made. An expired one is replaced and stays readable.
+        """
+        ids.name(user_id, field="user_id")
+        new = rules.check_new(
+            NewSession(
+                id=ids.new_id(),
+                tenant=tenant,
+                app=app,
+                user_id=user_id,
+                key=key,
+                agent=agent,
+                ttl_us=self._ttl_us if isinstance(ttl_s, msgspec.UnsetType) else rules.ttl_us(ttl_s),
+            )
+        )
+        return await self._database.write(queries.live, new)
+
+    async def get(self, session_id: str) -> Session:
+        """Return a session.
+
+        Raises:
+            SessionNotFoundError: There is none of that id, or it is in the trash.
+        """
+        return await self._database.read(queries.get, session_id)
+
+    async def find(self, session_id: str) -> Session | None:
+        """Return a session, also an expired or trashed one, or None."""
+        return await self._database.read(queries.find, session_id)
+
+    async def find_key(self, key: str, *, user_id: str = "", app: str = "", tenant: str = "default") -> Session | None:
+        """Return the session that holds a key, or None."""
+        return await self._database.read(queries.find_key, tenant, app, user_id, key)
+
+    async def list(
+        self,
+        *,
+        user_id: str | None = None,
+        app: str | None = None,
+        parent_id: str | None = None,
+        root_id: str | None = None,
+        status: str | None = None,
+        metadata: Metadata | None = None,
+        active_since_us: int | None = None,
+        active_before_us: int | None = None,
+        limit: int = limits.PAGE_DEFAULT,
+        cursor: str | None = None,
+        tenant: str = "default",
+    ) -> Page:
+        """List sessions, newest first; every given filter must hold, and the trashed are left out unless asked for.
+
+        Pages are stable: a session that is created or deleted meanwhile neither repeats nor hides another one.
+
+        Args:
+            user_id: Exactly this user.
+            app: Exactly this app.
+            parent_id: Direct children of this session.
+            root_id: Members of this tree.
+            status: `active`, `expired` or `trashed`.
+            metadata: Each name has exactly this scalar value.
+            active_since_us: Last activity at or after, microseconds since the epoch.
+            active_before_us: Last activity before, microseconds since the epoch.
+            limit: 1 to `limits.PAGE`.
+            cursor: `next_cursor` of the page before.
+            tenant: Whose.
+        """
+        wanted: list[tuple[str, str]] = []
+        for name, value in (metadata or {}).items():
+            if isinstance(value, dict | list):
+                raise InvalidError(
+                    f"metadata filter {name!r} is not a scalar", field="metadata", remedy="filter by a scalar"
+                )
+            wanted.append((name, rules.scalar(value)))
+        filters = rules.check_filters(
+            Filters(
+                tenant=tenant,
+                app=app,
+                user_id=user_id,
+                parent_id=parent_id,
+                root_id=root_id,
+                status=status,
+                metadata=tuple(wanted),
+                active_since_us=active_since_us,
+                active_before_us=active_before_us,
+            )
+        )
+        return await self._database.read(queries.page, filters, rules.page_limit(limit), cursor)
+
+    async def children(self, session_id: str, *, limit: int = limits.PAGE_DEFAULT, cursor: str | None = None) -> Page:
+        """List the direct children of a session, newest first."""
+        session = await self.get(session_id)
+        return await self.list(parent_id=session_id, limit=limit, cursor=cursor, tenant=session.tenant)
+
+    async def tree(self, session_id: str, *, limit: int = limits.TREE_SESSIONS) -> list[Session]:
+        """Return a session and its descendants, nearest first, at most `limit` of them."""
+        await self.get(session_id)
+        return await self._database.read(queries.subtree, session_id, rules.page_limit(limit, limits.TREE_SESSIONS))
+
+    async def update(self, session_id: str, changes: Changes, *, version: int | None = None) -> Session:
+        """Change title, agent, metadata (merged by name, None removes one), pin or TTL; the version goes up by one.
+
+        Args:
+            session_id: Which session.
+            changes: What is not set in it stays as it is.
+            version: When given, the change is made only to exactly that version.
+
+        Raises:
+            VersionMismatchError: It is at another version.
+        """
+        if isinstance(changes.title, str):
+            rules.check_title(changes.title)
+        if isinstance(changes.agent, str):
+            ids.name(changes.agent, field="agent", empty=True)
+        return await self._database.write(queries.update, session_id, changes, version)
+
+    async def pin(self, session_id: str, pinned: bool = True) -> Session:
+        """Keep a session from expiring, or let it expire again."""
+        return await self.update(session_id, Changes(pinned=pinned))
+
+    async def touch(self, session_id: str) -> Session:
+        """Record activity. This also revives an expired session that has not been swept yet."""
+        return await self._database.write(queries.touch, session_id)
+
+    async def summary(self, session_id: str) -> Summary:
+        """Return a session in a few words."""
+        session = await self.get(session_id)
+        return Summary(
+            session_id=session.id,
+            parent_id=session.parent_id,
+            root_id=session.root_id,
+            depth=session.depth,
+            user_id=session.user_id,
+            title=session.title,
+            status=session.status,
+            created_at=instant(session.created_us),
+            last_activity=instant(session.last_activity_us),
+            message_count=session.message_count,
+            turn_count=session.turn_count,
+            child_count=session.child_count,
+        )
