@@ -76,3 +76,5 @@ BUSY_TIMEOUT_S: Final = 30
 CONFIG_BYTES: Final = MIB  # alcove.toml; a larger one is something else
 INLINE_COMMIT_S: Final = 0.001  # a lone operation runs in the event loop while commits take less than this on average
 CHECKPOINT_PAGES: Final = 4000  # 16 MiB of write-ahead log: rarer checkpoints copy a page once for many commits
+EVENT_POLL_S: Final = 0.5  # how late a listener may notice an event that another process wrote
+UIDS_MIN: Final = 2000  # a root server leases one uid per session; fewer would run out in an afternoon

@@ -4,46 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-
 from alcove import limits
 from alcove.clock import Micros
 from alcove.database.idempotency import Once, remember
 from alcove.database.op import Rows, Statement, Steps
-from alcove.errors import (
-    AlcoveError,
-    SessionBusyError,
-    SessionExpiredError,
-    SessionNotFoundError,
-    StaleEpochError,
-    StaleSequenceError,
-)
+from alcove.errors import StaleSequenceError
 from alcove.messages.model import Appended, Message, Stored, Turn
 from alcove.messages.rules import placed, turns_opened
+from alcove.sessions.heads import Fence, refusal, take
 
 _COLUMNS = "m.seq, m.turn, m.role, m.format, m.content, m.detail, m.hidden, m.created_at"
 _VISIBLE = "AND m.hidden = 0 AND m.seq > h.cleared_seq "
 _CHUNK = 64  # rows fetched at a time, so that a page of large messages can end early
-
-# Locks the head and moves it, when this caller may write: the session is there, not expired, and nobody holds it.
-_TAKE = (
-    "UPDATE heads SET last_seq = last_seq + ?, message_count = message_count + ?, turn_count = turn_count + ?, "
-    "last_activity = ? WHERE session_id = ? AND trashed = 0 AND lease_until <= ? "
-    "AND (idle_limit = 0 OR last_activity + idle_limit > ?) RETURNING last_seq, turn_count"
-)
-# The same for the run that holds the session; the epoch fences off a run that has been replaced.
-_TAKE_FENCED = (
-    "UPDATE heads SET last_seq = last_seq + ?, message_count = message_count + ?, turn_count = turn_count + ?, "
-    "last_activity = ? WHERE session_id = ? AND trashed = 0 AND lease_until > ? AND epoch = ? "
-    "RETURNING last_seq, turn_count"
-)
-
-
-class Fence(msgspec.Struct, frozen=True):
-    """A run's right to write: it holds while the session's epoch is this one and the lease has not run out."""
-
-    run_id: str
-    epoch: int
 
 
 def append(
@@ -89,44 +61,6 @@ def insert(now: Micros, session_id: str, seq: int, turns: Sequence[int], message
         [(session_id, seq + i, turns[i], m.role, m.format, m.content, m.detail, now) for i, m in enumerate(messages)],
         many=True,
     )
-
-
-def take(now: Micros, session_id: str, messages: int, turns: int, fence: Fence | None) -> Steps[tuple[int, int]]:
-    """Lock the head and move it; return the last seq and the number of turns after it.
-
-    Raises:
-        SessionNotFoundError, SessionExpiredError, SessionBusyError: This caller may not write.
-        StaleEpochError: The run has lost its lease.
-    """
-    if fence:
-        rows = yield Statement(_TAKE_FENCED, (messages, messages, turns, now, session_id, now, fence.epoch))
-    else:
-        rows = yield Statement(_TAKE, (messages, messages, turns, now, session_id, now, now))
-    if not rows:
-        raise (yield from refusal(now, session_id, fence))
-    return rows[0][0], rows[0][1]
-
-
-def refusal(now: Micros, session_id: str, fence: Fence | None = None) -> Steps[AlcoveError]:
-    """Return why the head could not be taken."""
-    rows = yield Statement("SELECT trashed, lease_run, lease_until FROM heads WHERE session_id = ?", (session_id,))
-    if not rows or rows[0][0]:
-        return SessionNotFoundError(
-            f"session {session_id} is in the trash" if rows else f"there is no session {session_id}",
-            field="session_id",
-            session_id=session_id,
-        )
-    [(_, run_id, lease_until)] = rows
-    if fence:
-        return StaleEpochError(session_id=session_id, run_id=fence.run_id)
-    if lease_until > now:
-        return SessionBusyError(
-            f"run {run_id} holds session {session_id}",
-            remedy="wait for it to end, or cancel it",
-            session_id=session_id,
-            run_id=run_id,
-        )
-    return SessionExpiredError(session_id=session_id)
 
 
 def _checked(now: Micros, session_id: str, rows: Rows) -> Steps[Rows]:

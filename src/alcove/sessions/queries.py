@@ -59,7 +59,7 @@ def _insert(now: Micros, new: NewSession) -> Steps[None]:
         "pinned, ttl, version, created_at, trash_id, trashed_at) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, 1, ?, '', 0) ON CONFLICT (id) DO NOTHING RETURNING id",
         (new.id, new.tenant, app, user_id, new.key, new.parent_id, root_id, depth, new.title, agent)
-        + (new.metadata_json, new.ttl_us, now),  # noqa: RUF005 - two readable lines
+        + (new.metadata_json, new.ttl_us, now),
     )
     if not rows:
         raise AlreadyExistsError(f"session {new.id} exists", field="session_id", remedy="choose another id")

@@ -124,9 +124,14 @@ CREATE TABLE runs (
     status TEXT NOT NULL,
     exit_code BIGINT,
     error TEXT NOT NULL,
+    answer_seq BIGINT NOT NULL,
     epoch BIGINT NOT NULL,
+    cancelling BIGINT NOT NULL,
+    -- The process that looks after it and the tree of processes that it started, each so named that it is never
+    -- taken for another one with the same pid.
     holder TEXT NOT NULL,
     tree TEXT NOT NULL,
+    -- What it may touch, canonical JSON, frozen when it started, and the SHA-256 of that.
     authority TEXT NOT NULL,
     digest TEXT NOT NULL,
     rung TEXT NOT NULL,
@@ -135,8 +140,10 @@ CREATE TABLE runs (
     ended_at BIGINT NOT NULL
 );
 CREATE INDEX runs_by_session ON runs (session_id, created_at, id);
-CREATE INDEX runs_by_status ON runs (status, created_at, id);
+CREATE INDEX runs_by_age ON runs (created_at, id);
+CREATE INDEX runs_live ON runs (session_id) WHERE ended_at = 0;
 
+-- What happened in a run, in order, from n = 1: the journal that streams resume from.
 CREATE TABLE events (
     run_id TEXT NOT NULL,
     n BIGINT NOT NULL,

@@ -1,0 +1,61 @@
+"""Events, as listeners see them: from the database always, woken by whoever writes in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from alcove import limits
+from alcove.database.op import Database
+from alcove.events import queries
+from alcove.events.model import FINISHED, Event
+
+
+class Events:
+    """Reads the events of runs, and waits for more.
+
+    A listener always reads rows, never a buffer, so a stream that resumes a week later, or on another node, is the
+    same stream. A writer in this process wakes it; writers elsewhere are noticed within `limits.EVENT_POLL_S`.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._listeners: dict[str, set[asyncio.Event]] = {}
+
+    async def read(self, run_id: str, after: int = 0, limit: int = limits.EVENT_PAGE) -> list[Event]:
+        """Return the events after number `after`, at most `limit` (and the gaps between them)."""
+        return await self._database.read(queries.read, run_id, after, limit)
+
+    async def subscribe(self, run_id: str, after: int = 0) -> AsyncIterator[Event]:
+        """Yield the events after number `after` as they come, to the run's last one."""
+        wake = asyncio.Event()
+        self._listeners.setdefault(run_id, set()).add(wake)
+        try:
+            while True:
+                wake.clear()
+                events = await self.read(run_id, after)
+                for event in events:
+                    yield event
+                    if event.type == FINISHED:
+                        return
+                    after = event.n
+                if not events:
+                    await _wait(wake, limits.EVENT_POLL_S)
+        finally:
+            listeners = self._listeners.get(run_id, set())
+            listeners.discard(wake)
+            if not listeners:
+                self._listeners.pop(run_id, None)
+
+    def wake(self, run_id: str) -> None:
+        """Tell this process's listeners that a run has new events."""
+        for listener in self._listeners.get(run_id, ()):
+            listener.set()
+
+
+async def _wait(event: asyncio.Event, timeout_s: float) -> None:
+    try:
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    except TimeoutError:
+        return

@@ -1,0 +1,118 @@
+"""The head of a session: who may write to it, and the steps that lock and move it.
+
+A *lease* is the right to write for a while; whoever takes one raises the *epoch*, and from then on every step of the
+holder before is refused, however late it comes.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from alcove.clock import Micros
+from alcove.database.op import Statement, Steps
+from alcove.errors import (
+    AlcoveError,
+    SessionBusyError,
+    SessionExpiredError,
+    SessionNotFoundError,
+    StaleEpochError,
+)
+
+# The session is there, nobody holds it, and it has not expired.
+_FREE = "trashed = 0 AND lease_until <= ? AND (idle_limit = 0 OR last_activity + idle_limit > ?)"
+# This run still holds it.
+_HELD = "lease_run = ? AND epoch = ? AND lease_until > ?"
+_MOVE = (
+    "UPDATE heads SET last_seq = last_seq + ?, message_count = message_count + ?, turn_count = turn_count + ?, "
+    "last_activity = ? WHERE session_id = ? AND "
+)
+_TAKE = f"{_MOVE}{_FREE} RETURNING last_seq, turn_count"
+_TAKE_FENCED = f"{_MOVE}{_HELD} RETURNING last_seq, turn_count"
+
+
+class Fence(msgspec.Struct, frozen=True):
+    """A holder's right to write: good while the epoch is this one and the lease has not run out.
+
+    Attributes:
+        run_id: The run, or another name for the holder.
+        epoch: The epoch that the holder was given.
+    """
+
+    run_id: str
+    epoch: int
+
+
+def take(now: Micros, session_id: str, messages: int, turns: int, fence: Fence | None) -> Steps[tuple[int, int]]:
+    """Lock the head and move it; return the last seq and the number of turns after it.
+
+    Raises:
+        SessionNotFoundError: There is no such session, or it is in the trash.
+        SessionExpiredError: It takes no more activity.
+        SessionBusyError: Somebody else holds it.
+        StaleEpochError: The holder of the fence has lost its lease.
+    """
+    move = (messages, messages, turns, now, session_id)
+    if fence:
+        rows = yield Statement(_TAKE_FENCED, (*move, fence.run_id, fence.epoch, now))
+    else:
+        rows = yield Statement(_TAKE, (*move, now, now))
+    if not rows:
+        raise (yield from refusal(now, session_id, fence))
+    return rows[0][0], rows[0][1]
+
+
+def hold(now: Micros, session_id: str, holder: str, lease: Micros) -> Steps[Fence]:
+    """Take the lease for a while (microseconds); raises what `take` does."""
+    rows = yield Statement(
+        "UPDATE heads SET epoch = epoch + 1, lease_run = ?, lease_until = ?, last_activity = ? "
+        f"WHERE session_id = ? AND {_FREE} RETURNING epoch",
+        (holder, now + lease, now, session_id, now, now),
+    )
+    if not rows:
+        raise (yield from refusal(now, session_id))
+    return Fence(holder, rows[0][0])
+
+
+def renew(now: Micros, session_id: str, fence: Fence, lease: Micros) -> Steps[None]:
+    """Keep the lease for another while; work that goes on is activity.
+
+    Raises:
+        StaleEpochError: It is lost. Nothing that the holder does from now on may take effect.
+    """
+    rows = yield Statement(
+        f"UPDATE heads SET lease_until = ?, last_activity = ? WHERE session_id = ? AND {_HELD} RETURNING epoch",
+        (now + lease, now, session_id, fence.run_id, fence.epoch, now),
+    )
+    if not rows:
+        raise StaleEpochError(session_id=session_id, run_id=fence.run_id)
+
+
+def release(now: Micros, session_id: str, fence: Fence) -> Steps[None]:
+    """Give the lease back, if it is still this holder's."""
+    yield Statement(
+        "UPDATE heads SET lease_run = '', lease_until = 0, last_activity = ? "
+        "WHERE session_id = ? AND lease_run = ? AND epoch = ?",
+        (now, session_id, fence.run_id, fence.epoch),
+    )
+
+
+def refusal(now: Micros, session_id: str, fence: Fence | None = None) -> Steps[AlcoveError]:
+    """Return why the head could not be taken."""
+    rows = yield Statement("SELECT trashed, lease_run, lease_until FROM heads WHERE session_id = ?", (session_id,))
+    if not rows or (rows[0][0] and not fence):
+        return SessionNotFoundError(
+            f"session {session_id} is in the trash" if rows else f"there is no session {session_id}",
+            field="session_id",
+            session_id=session_id,
+        )
+    [(_, run_id, lease_until)] = rows
+    if fence:
+        return StaleEpochError(session_id=session_id, run_id=fence.run_id)
+    if lease_until > now:
+        return SessionBusyError(
+            f"run {run_id} holds session {session_id}",
+            remedy="wait for it to end, or cancel it",
+            session_id=session_id,
+            run_id=run_id,
+        )
+    return SessionExpiredError(session_id=session_id)

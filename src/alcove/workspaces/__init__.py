@@ -1,0 +1,1 @@
+"""Workspaces: the folder of each session, and every access to what is in it."""

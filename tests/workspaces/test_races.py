@@ -1,0 +1,144 @@
+"""Somebody swaps names while the server works. What must never happen is tried many times, on both ways to open."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from alcove.errors import AlcoveError
+from alcove.workspaces.tree import Tree
+from workspaces.conftest import SECRET
+from workspaces.probes import exchange, meanwhile, naive_read
+
+TRIES = 1500
+T = TypeVar("T")
+pytestmark = pytest.mark.usefixtures("way")
+
+
+@pytest.fixture
+def trap(ours: Path, outside: Path) -> Path:
+    """Two names to swap: a folder of ours, and a link that leads out."""
+    (ours / "folder").mkdir()
+    (ours / "folder" / "secret.txt").write_text("inside")
+    (ours / "folder" / "deep").mkdir()
+    (ours / "swap").symlink_to(outside)
+    return ours
+
+
+def swapping(trap: Path):
+    return meanwhile(lambda: exchange(trap / "folder", trap / "swap"))
+
+
+def test_a_swap_during_reads_leaks_nothing(tree: Tree, trap: Path):
+    with swapping(trap) as swaps:
+        answers = {_attempt(lambda: tree.read("folder/secret.txt")) for _ in range(TRIES)}
+        assert swaps() > 10
+    assert b"inside" in answers
+    assert SECRET not in answers
+
+
+def test_the_same_swap_makes_a_naive_server_leak(trap: Path, way: str):
+    if way == "walk":
+        return  # the control does not depend on the way
+    deadline = time.monotonic() + 60
+    with swapping(trap):
+        while time.monotonic() < deadline:
+            if naive_read(trap, "folder/secret.txt") == SECRET:
+                return
+    pytest.fail("the race never leaked: the tests beside this one prove nothing")
+
+
+def test_a_swap_during_writes_puts_nothing_outside(tree: Tree, trap: Path):
+    with swapping(trap) as swaps:
+        done = [_attempt(lambda n=n: tree.write(f"folder/{n % 7}.txt", b"ours")) for n in range(200)]
+        done += [_attempt(lambda n=n: tree.write(f"folder/new{n}/deep/x", b"ours")) for n in range(100)]
+        assert swaps() > 10
+    assert any(done)
+
+
+def test_a_swap_during_mkdir_and_delete_changes_nothing_outside(tree: Tree, trap: Path):
+    with swapping(trap) as swaps:
+        for number in range(300):
+            _attempt(lambda: tree.mkdir("folder/deep/a/b"))
+            _attempt(lambda: tree.delete("folder/deep", recursive=True))
+            if number % 2:
+                _attempt(lambda: tree.delete("folder/secret.txt"))
+        assert swaps() > 10
+
+
+def test_a_swap_during_listings_and_counts_shows_nothing_outside(tree: Tree, trap: Path, outside: Path):
+    (outside / "only-outside.txt").write_text("")
+    with swapping(trap) as swaps:
+        for _ in range(300):
+            assert not [file for file in tree.list().files if "only-outside" in file.path]
+            listing = _attempt(lambda: tree.list("folder"))
+            assert not listing or not [file for file in listing.files if "only-outside" in file.path]
+            assert tree.usage().files <= 2
+        assert swaps() > 10
+    os.unlink(outside / "only-outside.txt")
+
+
+def test_a_parent_exchanged_in_the_middle_of_a_walk_leads_nowhere_else(tree: Tree, ours: Path, outside: Path):
+    for at in ("a", "b"):
+        (ours / at / "1/2/3/4/5").mkdir(parents=True)
+        (ours / at / "1/2/3/4/5" / at).write_text(at)
+
+    def step() -> None:
+        exchange(ours / "a/1/2", ours / "b/1/2/3")
+        exchange(ours / "a/1/2", ours / "b/1/2/3")
+        exchange(ours / "a/1", ours / "b/1")
+
+    with meanwhile(step) as swaps:
+        for _ in range(200):
+            assert {Path(file.path).name for file in tree.list().files} <= {"a", "b"}
+            tree.usage()
+            assert _attempt(lambda: tree.read("a/1/2/3/4/5/a")) in {None, b"a"}
+        assert swaps() > 10
+    assert tree.usage().files == 2
+
+
+def test_a_folder_moved_up_while_it_is_removed_takes_nothing_else_along(tree: Tree, ours: Path, outside: Path):
+    (ours / "keep").mkdir()
+    (ours / "keep" / "kept.txt").write_text("kept")
+    for round_ in range(30):
+        deep = ours / f"gone{round_}" / "/".join("abcdefgh")
+        deep.mkdir(parents=True)
+
+        def step(round_: int = round_) -> None:
+            for source, target in (("a/b/c", f"../moved{round_}"), ("a", f"../moved{round_}/a")):
+                with suppress(OSError):
+                    os.rename(ours / f"gone{round_}" / source, ours / f"gone{round_}" / target)
+
+        with meanwhile(step):
+            _attempt(lambda round_=round_: tree.delete(f"gone{round_}", recursive=True))
+    assert (ours / "keep" / "kept.txt").read_text() == "kept"
+
+
+def test_names_that_come_and_go_break_no_listing(tree: Tree, ours: Path):
+    (ours / "stays.txt").write_text("x")
+
+    def step() -> None:
+        (ours / "d" / "e").mkdir(parents=True)
+        (ours / "d" / "e" / "f").write_text("x")
+        os.unlink(ours / "d" / "e" / "f")
+        os.rmdir(ours / "d" / "e")
+        os.rmdir(ours / "d")
+
+    with meanwhile(step) as steps:
+        for _ in range(300):
+            assert "stays.txt" in {file.path for file in tree.list().files}
+            assert tree.usage().files in {1, 2}
+        assert steps() > 10
+
+
+def _attempt(act: Callable[[], T]) -> T | None:
+    try:
+        return act()
+    except AlcoveError:
+        return None
