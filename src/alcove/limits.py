@@ -60,6 +60,13 @@ JOURNAL_TAIL_BYTES: Final = 8 * MIB  # ... and the last; what lies between is a 
 EVENT_BYTES: Final = 64 * KIB  # one output event
 EVENT_PAGE: Final = 500
 
+# What one run's processes may use, as the kernel counts it for a process or a uid.
+RUN_OPEN_FILES: Final = 4096  # per process; build tools need a thousand
+RUN_PROCESSES: Final = 1024  # processes and threads, where the kernel counts them per run: `userns` and leased uids
+RUN_FILE_BYTES: Final = 16 * 1024 * MIB  # one file; stops a runaway log
+RUN_TMP_BYTES: Final = 512 * MIB  # the private /tmp of `userns`, which is memory
+RUN_SHM_BYTES: Final = 256 * MIB  # the private /dev/shm of `userns`
+
 # Server.
 BODY_BYTES: Final = 8 * MIB  # a JSON body; files have FILE_BYTES
 JSON_DEPTH: Final = 64
@@ -71,6 +78,9 @@ SSE_HEARTBEAT_S: Final = 15
 GROUP_COMMIT_OPERATIONS: Final = 128  # operations in one commit: past this latency grows and throughput does not
 WRITE_QUEUE: Final = 10_000  # operations waiting for the writer; more are refused, so that memory is bounded
 BUSY_TIMEOUT_S: Final = 30
+CONNECT_TIMEOUT_S: Final = 10  # to reach PostgreSQL at start; a wrong address should not take longer to show
+POSTGRES_CONNECTIONS: Final = 10  # of one process; PostgreSQL allows 100 in all by default
+TRANSACTION_ATTEMPTS: Final = 8  # a transaction that PostgreSQL ended for another one's sake goes again this often
 
 # Configuration.
 CONFIG_BYTES: Final = MIB  # alcove.toml; a larger one is something else
@@ -78,3 +88,8 @@ INLINE_COMMIT_S: Final = 0.001  # a lone operation runs in the event loop while 
 CHECKPOINT_PAGES: Final = 4000  # 16 MiB of write-ahead log: rarer checkpoints copy a page once for many commits
 EVENT_POLL_S: Final = 0.5  # how late a listener may notice an event that another process wrote
 UIDS_MIN: Final = 2000  # a root server leases one uid per session; fewer would run out in an afternoon
+JOURNAL_BUFFER_BYTES: Final = MIB  # output of a run that is not yet durable; past it, the program's pipe fills up
+CHANGED_FILES: Final = 1000  # paths in one `files` event
+COMPARED_FILES: Final = 10_000  # files of a workspace up to which a run's changes are listed (24 ms on our machine)
+KILL_GRACE_S: Final = 2.0  # between SIGTERM to a program that is to end and SIGKILL to its whole tree
+PURGE_ROWS: Final = 1000  # rows that one transaction of a purge removes, so that it delays nobody for long

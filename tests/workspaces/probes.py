@@ -6,7 +6,8 @@ import ctypes
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Generator
+import time
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,6 +40,24 @@ def meanwhile(step: Callable[[], object]) -> Generator[Callable[[], int], None, 
     finally:
         stop.set()
         thread.join(10)
+
+
+def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    """Wait for `condition` to be true, and fail when it never is."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.001)
+
+
+def tries(count: int, swaps: Callable[[], int], seconds: float = 30) -> Iterator[int]:
+    """Count up to `count`, and on until there were 20 swaps: a thread that never got its turn proves nothing."""
+    deadline = time.monotonic() + seconds
+    number = 0
+    while number < count or swaps() < 20:
+        assert time.monotonic() < deadline, "there were hardly any swaps"
+        yield number
+        number += 1
 
 
 def naive_read(root: Path, path: str) -> bytes:

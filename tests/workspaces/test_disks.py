@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+Run = Callable[[str], None]
 UNSHARE = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
 
 PRELUDE = """
@@ -40,7 +42,7 @@ BIND = 4096
 
 
 @pytest.fixture
-def inside(tmp_path: Path, way: str):
+def inside(tmp_path: Path, way: str) -> Run:
     """Run a program in a mount namespace of its own; it gets a folder and the way to open files."""
     if subprocess.run([*UNSHARE, "true"], capture_output=True).returncode:
         pytest.skip("this machine lets this user make no mount namespace")
@@ -57,7 +59,7 @@ def inside(tmp_path: Path, way: str):
     return run
 
 
-def test_a_full_disk_is_named_and_leaves_the_old_content(inside):
+def test_a_full_disk_is_named_and_leaves_the_old_content(inside: Run):
     inside("""
 mount("tmpfs", top, "tmpfs", data="size=1m,nr_inodes=64")
 base = Base.open(top + "/base", "one")
@@ -83,7 +85,7 @@ assert base.trash("ours", "t1")
 """)
 
 
-def test_a_trashed_workspace_is_removed_from_a_full_disk(inside):
+def test_a_trashed_workspace_is_removed_from_a_full_disk(inside: Run):
     inside("""
 mount("tmpfs", top, "tmpfs", data="size=1m")
 base = Base.open(top + "/base", "one")
@@ -100,7 +102,7 @@ base.create("next")
 """)
 
 
-def test_a_read_only_disk_is_named(inside):
+def test_a_read_only_disk_is_named(inside: Run):
     inside("""
 mount("tmpfs", top, "tmpfs")
 base = Base.open(top + "/base", "one")
@@ -118,7 +120,7 @@ refused(Exception, lambda: Base.open(top + "/base", "one"))
 
 
 @pytest.mark.parametrize("kind", ["another file system", "a bind mount of the same one"])
-def test_what_is_mounted_inside_is_never_entered(inside, kind: str):
+def test_what_is_mounted_inside_is_never_entered(inside: Run, kind: str):
     inside(f"""
 mount("tmpfs", top, "tmpfs")
 os.mkdir(top + "/precious")
@@ -144,7 +146,7 @@ assert os.listdir(top + "/precious") == [], "the negative control: rmtree emptie
 """)
 
 
-def test_a_base_in_two_file_systems_is_refused(inside):
+def test_a_base_in_two_file_systems_is_refused(inside: Run):
     inside("""
 from alcove.errors import ConfigurationError
 Base.open(top + "/base", "one").close()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from alcove.errors import ConflictError, FileMissingError, InvalidError
+from alcove.workspaces.base import Base
 from alcove.workspaces.openat2 import open_beneath
 from alcove.workspaces.tree import Tree
 from workspaces.conftest import SECRET
@@ -124,7 +125,7 @@ def test_a_write_leaves_other_hard_links_as_they_are(tree: Tree, ours: Path, out
     assert (outside / "secret.txt").read_bytes() == SECRET
 
 
-def test_a_root_server_does_not_read_a_hard_link_to_another_users_file(base, ours: Path, outside: Path):
+def test_a_root_server_does_not_read_a_hard_link_to_another_users_file(base: Base, ours: Path, outside: Path):
     os.link(outside / "secret.txt", ours / "hard")
     with base.tree("ours", owner=os.geteuid() + 1) as tree, pytest.raises(InvalidError, match="another user"):
         tree.read("hard")

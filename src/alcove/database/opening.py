@@ -32,9 +32,7 @@ async def open_database(url: str, *, clock: Clock | None = None) -> Database:
     """
     scheme, separator, rest = url.partition("://")
     if scheme in {"postgres", "postgresql"}:
-        from alcove.database.postgres import open_postgres
-
-        database = await open_postgres(url)
+        database = await _open_postgres(url)
     elif scheme == "memory" and separator:
         database = _open_sqlite(":memory:", "memory", clock or SystemClock())
     elif scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
@@ -51,6 +49,18 @@ async def open_database(url: str, *, clock: Clock | None = None) -> Database:
         await database.close()
         raise
     return database
+
+
+async def _open_postgres(url: str) -> Database:
+    try:
+        from alcove.database.postgres import open_postgres
+    except ImportError as error:
+        raise ConfigurationError(
+            f"the driver for PostgreSQL is missing: {error}",
+            field="database",
+            remedy="pip install alcove[postgres]",
+        ) from error
+    return await open_postgres(url)
 
 
 def _open_sqlite(path: str, kind: str, clock: Clock) -> Database:

@@ -184,3 +184,9 @@ def turns(now: Micros, session_id: str, before: int, limit: int) -> Steps[list[T
     )
     yield from _checked(now, session_id, rows)
     return [Turn(*row) for row in rows]
+
+
+def one(now: Micros, session_id: str, seq: int) -> Steps[Message | None]:
+    """Return one message, hidden or not."""
+    rows = yield Statement(f"SELECT {_COLUMNS} FROM messages m WHERE m.session_id = ? AND m.seq = ?", (session_id, seq))
+    return Message(*rows[0]) if rows else None

@@ -326,7 +326,12 @@ def trash(now: Micros, session_id: str, trash_id: str, limit: int) -> Steps[list
     return went
 
 
-def trashed_with(now: Micros, trash_id: str, limit: int) -> Steps[list[str]]:
-    """Return sessions of one trashing, at most `limit`."""
-    rows = yield Statement("SELECT id FROM sessions WHERE trash_id = ? ORDER BY id LIMIT ?", (trash_id, limit))
-    return [row[0] for row in rows]
+def trashing_of(now: Micros, session_id: str, limit: int) -> Steps[tuple[str, list[str]]]:
+    """Return the trashing that a session went with, and the sessions of it that lie at or below this one."""
+    [[trash_id]] = yield Statement("SELECT trash_id FROM sessions WHERE id = ?", (session_id,))
+    rows = yield Statement(
+        "WITH RECURSIVE below (id) AS (SELECT id FROM sessions WHERE id = ? UNION ALL SELECT c.id FROM sessions c "
+        "JOIN below b ON c.parent_id = b.id WHERE c.trash_id = ?) SELECT id FROM below LIMIT ?",
+        (session_id, trash_id, limit),
+    )
+    return trash_id, [row[0] for row in rows]

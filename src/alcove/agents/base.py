@@ -1,0 +1,94 @@
+"""The records that pass between an agent and the run that uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Literal, NamedTuple, TypeAlias
+
+import msgspec
+
+Kind: TypeAlias = Literal["command", "function"]
+Network: TypeAlias = Literal["none", "host"]
+
+
+class Line(NamedTuple):
+    """One earlier message, as text."""
+
+    role: str
+    text: str
+
+
+class Prompt(msgspec.Struct, frozen=True, kw_only=True):
+    """What a program is asked.
+
+    Attributes:
+        message: The user's message, at most `limits.CHAT_BYTES` as UTF-8.
+        history: Earlier messages, oldest first; an agent takes the last rounds that it was configured for.
+        language: Language to reply in; None for the agent's own, empty for no instruction.
+    """
+
+    message: str
+    history: Sequence[Line] = ()
+    language: str | None = None
+
+
+class Invocation(msgspec.Struct, frozen=True, kw_only=True):
+    """How to run a program once.
+
+    Attributes:
+        argv: Absolute path of the program, then its arguments.
+        stdin: All that it reads; then end of file.
+        env: Variables added to those that every run has.
+        network: What it may reach.
+        read: Absolute paths that it may read besides the default ones.
+        timeout_s: Wall time after which it is ended.
+    """
+
+    argv: tuple[str, ...]
+    stdin: bytes
+    env: Mapping[str, str]
+    network: Network
+    read: tuple[str, ...]
+    timeout_s: int
+
+
+class AgentInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent as `doctor` and the API show it.
+
+    Attributes:
+        name: Its name.
+        kind: `command` or `function`.
+        description: One sentence.
+        program: What would be run, `''` for a function.
+        network: What it may reach; a function may reach what this process may.
+        available: Whether a run could start; the program itself was not run.
+        reason: Why not.
+    """
+
+    name: str
+    kind: Kind
+    description: str
+    program: str
+    network: Network
+    available: bool
+    reason: str = ""
+
+
+class AgentContext(msgspec.Struct, frozen=True, kw_only=True):
+    """What a function agent gets.
+
+    Attributes:
+        session_id: The session.
+        run_id: The run.
+        message: The user's message.
+        workspace: Absolute path of the session's workspace.
+        history: Returns the last rounds before this message, oldest first; the argument is their number.
+        emit: Streams a piece of output to whoever listens. May be called from any thread.
+    """
+
+    session_id: str
+    run_id: str
+    message: str
+    workspace: str
+    history: Callable[[int], Awaitable[Sequence[Line]]]
+    emit: Callable[[str], None]

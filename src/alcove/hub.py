@@ -1,0 +1,165 @@
+"""The hub: opens an installation, builds its services and closes them in order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from alcove import ids
+from alcove.agents.catalog import Catalog
+from alcove.clock import Clock, Micros
+from alcove.database.op import Database, Statement, Steps
+from alcove.database.opening import open_database
+from alcove.events.service import Events
+from alcove.lifecycle.service import Lifecycle
+from alcove.messages.service import Messages
+from alcove.runs.service import Runs
+from alcove.runs.working import Workshop
+from alcove.sandbox.service import Sandbox
+from alcove.sessions.service import Sessions
+from alcove.settings import Settings, load
+from alcove.workspaces.service import Workspaces
+
+
+class Alcove:
+    """An open installation. The services are the truth; everything else is a client of them.
+
+    Attributes:
+        settings: The configuration in force.
+        database: Where the rows are.
+        installation: The id of this installation.
+        sessions: Identity, hierarchy, listing, deletion.
+        messages: Histories.
+        events: What runs said.
+        workspaces: Files of sessions; None when opened without.
+        agents: Who can answer; `hub.agents.register` adds a function.
+        runs: Executions of agents.
+        workshop: What runs are prepared in; opens the sandbox.
+    """
+
+    def __init__(
+        self, settings: Settings, database: Database, installation: str, workspaces: Workspaces | None
+    ) -> None:
+        self.settings = settings
+        self.database = database
+        self.installation = installation
+        self.workspaces = workspaces
+        self.messages = Messages(database)
+        self.events = Events(database)
+        self.agents = Catalog(settings.agents, file=settings.file)
+        self.workshop = Workshop(
+            workspaces=workspaces,
+            messages=self.messages,
+            sandbox=self._open_sandbox,
+            home=settings.home,
+            hide=_hidden(settings),
+            read=tuple(str(path) for path in settings.read),
+            environ=os.environ,
+        )
+        self.runs = Runs(
+            database,
+            sessions=Sessions(database),
+            messages=self.messages,
+            events=self.events,
+            agents=self.agents,
+            workshop=self.workshop,
+            default_agent=settings.agent,
+        )
+        self.sessions = Lifecycle(
+            database,
+            messages=self.messages,
+            runs=self.runs,
+            workspaces=workspaces,
+            ttl_s=settings.session_ttl_s,
+        )
+
+    async def _open_sandbox(self) -> Sandbox:
+        minimum = self.settings.minimum
+        return await Sandbox.open(
+            rung=self.settings.rung,
+            **({} if minimum is None else {"minimum": frozenset(minimum)}),
+            canary=self.settings.base,
+            cache=self.settings.home / "probes.json",
+        )
+
+
+@asynccontextmanager
+async def open(  # noqa: A001 - `alcove.open` is the name that a newcomer guesses
+    database: str | None = None,
+    *,
+    workspaces: str | os.PathLike[str] | None = None,
+    settings: Settings | None = None,
+    clock: Clock | None = None,
+    ttl_s: float | None = None,
+) -> AsyncIterator[Alcove]:
+    """Open an installation; use it as `async with alcove.open() as hub`.
+
+    Args:
+        database: A URL: `sqlite:///path/to/file.db`, `memory://` or `postgresql://…`. Without it, the same default
+            installation as `alcove serve` in this folder, with workspaces, as `alcove.toml` and `ALCOVE_*` say.
+        workspaces: Folder of the workspaces, for a database named here; without it no folder is made.
+        settings: The configuration, instead of the one found; then the other arguments but `clock` say nothing.
+        clock: Gives `now` on SQLite.
+        ttl_s: Idle time after which new sessions expire; the library's default is never.
+
+    Raises:
+        ConfigurationError: The configuration, the base folder or the database URL cannot be used.
+        DatabaseError: The database cannot be opened.
+        SchemaError: The database was written by a newer Alcove.
+    """
+    if settings is None:
+        settings = _settings(database, workspaces, ttl_s)
+    with_folders = database is None or workspaces is not None
+    async with AsyncExitStack() as stack:
+        if with_folders:
+            settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        opened = await open_database(settings.database, clock=clock)
+        stack.push_async_callback(opened.close)
+        installation = await opened.write(_installation, ids.new_id())
+        folders = None
+        if with_folders:
+            folders = Workspaces(
+                opened,
+                folder=settings.base,
+                home=settings.home,
+                installation=installation,
+                leased_uids=os.geteuid() == 0 and settings.rung != "none",
+            )
+            stack.callback(folders.close)
+        hub = Alcove(settings, opened, installation, folders)
+        stack.push_async_callback(hub.runs.close)
+        await hub.runs.recover()
+        yield hub
+
+
+def _settings(database: str | None, workspaces: str | os.PathLike[str] | None, ttl_s: float | None) -> Settings:
+    if database is None and workspaces is None:
+        return load()
+    overrides: dict[str, object] = {"session_ttl": f"{ttl_s}s" if ttl_s else "never"}
+    if database is not None:
+        overrides["database"] = database
+    if workspaces is not None:
+        overrides["base"] = os.fspath(workspaces)
+    return load(overrides=overrides)
+
+
+def _hidden(settings: Settings) -> tuple[str, ...]:
+    """Return what no run is ever granted."""
+    paths = [settings.base, settings.home]
+    if settings.database.startswith("sqlite:///"):
+        paths.append(Path(settings.database.removeprefix("sqlite:///")))
+    if settings.file is not None:
+        paths.append(settings.file)
+    return tuple(str(path) for path in paths)
+
+
+def _installation(now: Micros, fresh: str) -> Steps[str]:
+    """Return the id of this installation, made on the first start."""
+    rows = yield Statement(
+        "INSERT INTO installation (name, value) VALUES ('id', ?) "
+        "ON CONFLICT (name) DO UPDATE SET value = installation.value RETURNING value",
+        (fresh,),
+    )
+    return rows[0][0]

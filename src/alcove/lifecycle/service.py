@@ -1,0 +1,258 @@
+"""The door of sessions: what `Sessions` does, together with folders and processes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+
+import msgspec
+
+from alcove import ids, limits
+from alcove.database.op import Database
+from alcove.errors import SessionNotFoundError
+from alcove.events.model import Event
+from alcove.lifecycle import queries
+from alcove.messages.model import Appended, Draft, Message
+from alcove.messages.service import Messages
+from alcove.runs.model import Reply
+from alcove.runs.service import Runs
+from alcove.sessions import queries as session_queries
+from alcove.sessions.model import Changes, Metadata, Page, Session
+from alcove.sessions.service import Sessions
+from alcove.workspaces.service import Workspaces
+
+_log = logging.getLogger("alcove.sessions")
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """What a deletion did.
+
+    Attributes:
+        trash_id: Names the trashing; everything of it is restored or purged together.
+        sessions: The sessions that went, parents first.
+        purged: Whether they are gone for good; the counts are 0 otherwise.
+        messages: Messages removed, hidden ones included.
+        events: Journal events removed.
+        files: Files removed.
+        size_bytes: Room given back to the disk.
+    """
+
+    trash_id: str
+    sessions: tuple[str, ...]
+    purged: bool
+    messages: int = 0
+    events: int = 0
+    files: int = 0
+    size_bytes: int = 0
+
+
+class Handle(Session, frozen=True, kw_only=True, eq=False):
+    """A session and its services. The fields are those of the moment it was read; `refresh` reads it again."""
+
+    sessions: Lifecycle
+    messages: Messages
+    runs: Runs
+
+    async def refresh(self) -> Handle:
+        """Return the session as it is now."""
+        return await self.sessions.get(self.id)
+
+    async def append(
+        self, drafts: Sequence[Draft], *, expected_seq: int | None = None, idempotency_key: str | None = None
+    ) -> Appended:
+        """Append messages: see `Messages.append`."""
+        return await self.messages.append(self.id, drafts, expected_seq=expected_seq, idempotency_key=idempotency_key)
+
+    async def append_turn(self, said: str, reply: str, *, idempotency_key: str | None = None) -> Appended:
+        """Append what a user said and what was replied: see `Messages.append_turn`."""
+        return await self.messages.append_turn(self.id, said, reply, idempotency_key=idempotency_key)
+
+    async def last(self, count: int = 20) -> list[Message]:
+        """Return the last visible messages, oldest first."""
+        return await self.messages.last(self.id, count)
+
+    async def window(self, rounds: int = 10) -> list[Message]:
+        """Return the last rounds, as a model is shown them."""
+        return await self.messages.window(self.id, rounds=rounds)
+
+    async def spawn(self, *, title: str = "", agent: str | None = None, metadata: Metadata | None = None) -> Handle:
+        """Create a child."""
+        return await self.sessions.spawn(self.id, title=title, agent=agent, metadata=metadata)
+
+    async def children(self, *, cursor: str | None = None) -> Page:
+        """List the direct children, newest first."""
+        return await self.sessions.children(self.id, cursor=cursor)
+
+    async def update(self, changes: Changes) -> Session:
+        """Change title, agent, metadata, pin or TTL."""
+        return await self.sessions.update(self.id, changes)
+
+    async def chat(self, message: str, *, agent: str | None = None) -> Reply:
+        """Run an agent on a message and return its answer: see `Runs.chat`."""
+        return await self.runs.chat(self.id, message, agent=agent)
+
+    def stream(self, message: str, *, agent: str | None = None) -> AsyncIterator[Event]:
+        """Run an agent on a message and yield what happens: see `Runs.stream`."""
+        return self.runs.stream(self.id, message, agent=agent)
+
+    async def delete(self, *, purge: bool = False) -> Receipt:
+        """Move it to the trash, or remove it for good: see `Lifecycle.delete`."""
+        return await self.sessions.delete(self.id, purge=purge)
+
+
+class Lifecycle(Sessions):
+    """Sessions with their folders and their ends. Sessions that it returns singly are handles.
+
+    Args:
+        database: Where the rows are.
+        messages: What handles append to.
+        runs: What is ended before a session goes, and what handles run.
+        workspaces: The folders; None for a hub without.
+        ttl_s: Idle time of new sessions by default.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        messages: Messages,
+        runs: Runs,
+        workspaces: Workspaces | None,
+        ttl_s: float | None = None,
+    ) -> None:
+        super().__init__(database, ttl_s=ttl_s)
+        self._messages = messages
+        self._runs = runs
+        self._workspaces = workspaces
+
+    async def create(
+        self,
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        app: str | None = None,
+        key: str | None = None,
+        parent_id: str | None = None,
+        title: str = "",
+        agent: str | None = None,
+        metadata: Metadata | None = None,
+        ttl_s: float | msgspec.UnsetType | None = msgspec.UNSET,
+        tenant: str = "default",
+        idempotency_key: str | None = None,
+    ) -> Handle:
+        """Create a session and its folder: see `Sessions.create`. When the folder cannot be made, there is neither."""
+        session = await super().create(
+            session_id=session_id,
+            user_id=user_id,
+            app=app,
+            key=key,
+            parent_id=parent_id,
+            title=title,
+            agent=agent,
+            metadata=metadata,
+            ttl_s=ttl_s,
+            tenant=tenant,
+            idempotency_key=idempotency_key,
+        )
+        if self._workspaces:
+            try:
+                await self._workspaces.ensure(session.id)
+            except BaseException:
+                await self.delete(session.id, purge=True)
+                raise
+        _log.info("session created", extra={"session_id": session.id, "user_id": session.user_id})
+        return self._handle(session)
+
+    async def spawn(
+        self,
+        parent_id: str,
+        *,
+        title: str = "",
+        user_id: str | None = None,
+        agent: str | None = None,
+        key: str | None = None,
+        metadata: Metadata | None = None,
+    ) -> Handle:
+        """Create a child and its folder: see `Sessions.spawn`."""
+        return await self.create(
+            parent_id=parent_id, title=title, user_id=user_id, agent=agent, key=key, metadata=metadata
+        )
+
+    async def live(
+        self,
+        user_id: str,
+        key: str = "",
+        *,
+        app: str = "",
+        agent: str = "",
+        ttl_s: float | msgspec.UnsetType | None = msgspec.UNSET,
+        tenant: str = "default",
+    ) -> tuple[Handle, bool]:
+        """Find or make the user's live session: see `Sessions.live`. Its folder comes when it is first needed."""
+        session, made = await super().live(user_id, key, app=app, agent=agent, ttl_s=ttl_s, tenant=tenant)
+        return self._handle(session), made
+
+    async def get(self, session_id: str) -> Handle:
+        """Return a session: see `Sessions.get`."""
+        return self._handle(await super().get(session_id))
+
+    async def delete(self, session_id: str, *, purge: bool = False) -> Receipt:
+        """Move a session and its descendants to the trash, or remove them for good.
+
+        From the first step on nothing new starts in them; what runs is cancelled, and only then do their folders go.
+        A purge that is interrupted is finished by purging the same session again.
+
+        Raises:
+            SessionNotFoundError: There is none of that id, or it is in the trash and `purge` is false.
+        """
+        trash_id = ids.new_id()
+        went: list[str] = []
+        while step := await self._database.write(session_queries.trash, session_id, trash_id, limits.TREE_SESSIONS):
+            went += step
+        if not went:
+            trash_id, went = await self._trashed(session_id, purge=purge)
+        for gone in went:
+            await self._runs.cancel_session(gone)
+            if self._workspaces:
+                await self._workspaces.trash(gone, trash_id)
+        _log.info("session trashed", extra={"session_id": session_id, "trash_id": trash_id, "sessions": len(went)})
+        if not purge:
+            return Receipt(trash_id=trash_id, sessions=tuple(went), purged=False)
+        return await self._purge(trash_id, went)
+
+    async def _trashed(self, session_id: str, *, purge: bool) -> tuple[str, list[str]]:
+        """Return the trashing of a session that is in the trash already, and what is left of it."""
+        session = await self.find(session_id)
+        if session is None or not purge:
+            raise SessionNotFoundError(
+                f"session {session_id} is in the trash" if session else f"there is no session {session_id}",
+                field="session_id",
+                remedy="purge it to remove it for good" if session else "",
+                session_id=session_id,
+            )
+        return await self._database.read(session_queries.trashing_of, session_id, limits.TREE_SESSIONS)
+
+    async def _purge(self, trash_id: str, sessions: list[str]) -> Receipt:
+        messages = events = files = size_bytes = 0
+        for session_id in sessions:
+            if self._workspaces:
+                removed = await self._workspaces.purge(session_id, trash_id)
+                files, size_bytes = files + removed.files, size_bytes + removed.size_bytes
+            more = True
+            while more:
+                gone = await self._database.write(queries.purge, session_id, limits.PURGE_ROWS)
+                messages, events, more = messages + gone.messages, events + gone.events, gone.more
+        _log.info("session purged", extra={"trash_id": trash_id, "sessions": len(sessions), "files": files})
+        return Receipt(
+            trash_id=trash_id,
+            sessions=tuple(sessions),
+            purged=True,
+            messages=messages,
+            events=events,
+            files=files,
+            size_bytes=size_bytes,
+        )
+
+    def _handle(self, session: Session) -> Handle:
+        fields = (getattr(session, name) for name in Session.__struct_fields__)
+        return Handle(*fields, sessions=self, messages=self._messages, runs=self._runs)

@@ -1,0 +1,119 @@
+"""What a run is, as records. Instants are microseconds since the epoch."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+
+from alcove.clock import Micros, instant
+from alcove.messages.model import TurnStatus
+
+
+class RunStatus(StrEnum):
+    """Where a run is. Everything but `running` is an end."""
+
+    RUNNING = "running"
+    FINISHED = "finished"  # the program ended by itself, with any exit code: that is its answer
+    FAILED = "failed"  # the agent could not be run, or broke
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+    LOST = "lost"  # whoever looked after it is gone
+
+
+TURN_ENDS: dict[str, TurnStatus] = {
+    RunStatus.FINISHED: "done",
+    RunStatus.FAILED: "failed",
+    RunStatus.CANCELLED: "cancelled",
+    RunStatus.TIMED_OUT: "cancelled",
+    RunStatus.LOST: "lost",
+}
+
+
+class Run(msgspec.Struct, frozen=True):
+    """A run as it stood when it was read. The fields are in the order of `queries.COLUMNS`.
+
+    Attributes:
+        turn: The turn that it answers.
+        exit_code: The program's; None for functions, while it runs, and when a signal ended it.
+        error: Why it failed, `''` otherwise.
+        answer_seq: The `seq` of its answer, 0 while there is none.
+        epoch: The session's epoch while it held the lease.
+        holder: The process that looks after it.
+        tree: The tree of processes that it started, `''` for none.
+        authority_json: What it may touch: canonical JSON, frozen when it started.
+        digest: SHA-256 of that, in hex.
+        rung: The sandbox that it ran in, `''` until it started, `in-process` for a function.
+        guarantees_json: What that rung was proven to guarantee on this machine.
+        ended_us: 0 while it runs.
+    """
+
+    id: str
+    session_id: str
+    turn: int
+    agent: str
+    status: str
+    exit_code: int | None
+    error: str
+    answer_seq: int
+    epoch: int
+    holder: str
+    tree: str
+    authority_json: str
+    digest: str
+    rung: str
+    guarantees_json: str
+    created_us: Micros
+    ended_us: Micros
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        return self.status != RunStatus.RUNNING
+
+    @property
+    def created_at(self) -> datetime:
+        """When it started."""
+        return instant(self.created_us)
+
+
+class NewRun(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a run before it starts."""
+
+    id: str
+    session_id: str
+    agent: str
+    holder: str
+    authority_json: str
+    digest: str
+
+
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run ended, and what it said.
+
+    Attributes:
+        status: An end.
+        text: The answer as it becomes a message; `''` leaves none.
+        files: Paths that changed in the workspace, None when they were not compared.
+    """
+
+    status: str
+    text: str = ""
+    exit_code: int | None = None
+    error: str = ""
+    files: tuple[str, ...] | None = None
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """A run that has ended and its answer."""
+
+    run: Run
+    text: str
+
+
+class RunPage(msgspec.Struct, frozen=True):
+    """Runs, newest first, and the cursor of the next page (None on the last)."""
+
+    runs: list[Run]
+    next_cursor: str | None

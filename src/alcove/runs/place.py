@@ -1,0 +1,74 @@
+"""The folder of one run: its temporary files and its socket, gone when it ends."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from alcove import ids
+from alcove.workspaces.remove import remove
+
+# What a run's environment takes over from the server's; everything else is made here or named by the agent.
+_INHERITED: Final = ("LANG", "LC_ALL", "LC_CTYPE", "TZ", "TERM", "COLORTERM")
+_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_SOCKET_PATH_BYTES: Final = 107  # sun_path of unix(7), less the NUL
+
+
+class RunFolder:
+    """`<home>/runs/<id>/`, with `tmp/` for the program and `socket` for Alcove. Blocks; call it in a thread.
+
+    Attributes:
+        path: The folder.
+        tmp: TMPDIR of the run.
+        socket: Where the run finds Alcove; short enough to be the address of a Unix socket.
+    """
+
+    def __init__(self, home: Path, *, owner: int | None) -> None:
+        above = home / "runs"
+        name = ids.new_secret()[:16]
+        if len(os.fsencode(above / name / "socket")) > _SOCKET_PATH_BYTES:
+            above = Path(tempfile.gettempdir()) / f"alcove-{os.geteuid()}"
+        above.mkdir(mode=0o711, parents=True, exist_ok=True)
+        if above.is_symlink() or above.stat().st_uid != os.geteuid():
+            raise PermissionError(f"{above} belongs to somebody else")
+        self.path = above / name
+        self.tmp = self.path / "tmp"
+        self.socket = self.path / "socket"
+        self.path.mkdir(mode=0o700)
+        self.tmp.mkdir(mode=0o700)
+        if owner is not None:
+            os.chown(self.tmp, owner, owner)
+            os.chown(self.path, owner, owner)
+
+    def remove(self) -> None:
+        """Remove the folder and whatever the run left in it."""
+        above = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            remove(above, os.fsencode(self.path.name))
+        finally:
+            os.close(above)
+
+
+def environment(
+    server: Mapping[str, str], agent: Mapping[str, str], *, session_id: str, run_id: str, home: Path, folder: RunFolder
+) -> dict[str, str]:
+    """Return the whole environment of a run: what Alcove says, what the agent's table says, a few words of locale.
+
+    Nothing else of the server's environment is in it. What Alcove says cannot be overridden.
+    """
+    env = {name: server[name] for name in _INHERITED if name in server}
+    paths = [part for part in server.get("PATH", "").split(os.pathsep) if os.path.isabs(part)]
+    env["PATH"] = os.pathsep.join(dict.fromkeys([*paths, *_PATH.split(os.pathsep)]))
+    env.update(agent)
+    env.update(
+        TRACE_ID=session_id,
+        SESSION_ID=session_id,
+        ALCOVE_SESSION_ID=session_id,
+        ALCOVE_RUN_ID=run_id,
+        HOME=str(home),
+        TMPDIR=str(folder.tmp),
+    )
+    return env

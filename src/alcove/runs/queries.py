@@ -1,0 +1,204 @@
+"""The transactions of runs."""
+
+from __future__ import annotations
+
+import msgspec
+
+from alcove import limits
+from alcove.clock import SECOND, Micros
+from alcove.database.idempotency import Once, remember
+from alcove.database.op import Statement, Steps, Value
+from alcove.errors import RunNotFoundError
+from alcove.events import queries as events
+from alcove.events.model import FINISHED, Entry
+from alcove.messages import queries as messages
+from alcove.messages.model import Stored
+from alcove.runs.model import TURN_ENDS, Ending, NewRun, Run, RunPage, RunStatus
+from alcove.sessions import heads
+from alcove.sessions.heads import Fence
+from alcove.sessions.rules import decode_cursor, encode_cursor
+from alcove.workspaces import queries as workspaces
+from alcove.workspaces.model import Usage
+
+_COLUMNS = (
+    "id, session_id, turn, agent, status, exit_code, error, answer_seq, epoch, holder, tree, authority, digest, "
+    "rung, guarantees, created_at, ended_at"
+)
+LEASE: Micros = limits.LEASE_S * SECOND
+
+
+class Started(msgspec.Struct, frozen=True):
+    """A run that holds its session; also the answer kept under an idempotency key."""
+
+    run_id: str
+    session_id: str
+    epoch: int
+    turn: int
+    seq: int
+
+
+def start(now: Micros, new: NewRun, message: Stored, request: Once | None) -> Steps[Started]:
+    """Take the lease, open a turn, append the user's message, freeze the authority and record the run: all or nothing.
+
+    A run that has lost its lease is marked lost here; its processes were ended before (`service.start`).
+    """
+    fence = yield from heads.hold(now, new.session_id, new.id, LEASE)
+    yield from _lose_others(now, new.session_id)
+    seq, turn = yield from heads.take(now, new.session_id, 1, 1, fence)
+    yield Statement(
+        "INSERT INTO turns (session_id, number, status, run_id, opened_at, closed_at) VALUES (?, ?, 'open', ?, ?, 0)",
+        (new.session_id, turn, new.id, now),
+    )
+    yield messages.insert(now, new.session_id, seq, [turn], [message])
+    yield Statement(
+        f"INSERT INTO runs ({_COLUMNS}, cancelling) "
+        "VALUES (?, ?, ?, ?, 'running', NULL, '', 0, ?, ?, '', ?, ?, '', '', ?, 0, 0)",
+        (new.id, new.session_id, turn, new.agent, fence.epoch, new.holder, new.authority_json, new.digest, now),
+    )
+    queued = Entry("run.queued", {"run_id": new.id, "session_id": new.session_id, "agent": new.agent})
+    said = Entry("message", {"seq": seq, "turn": turn, "role": "user"})
+    yield events.insert(now, new.id, 1, [queued, said])
+    started = Started(new.id, new.session_id, fence.epoch, turn, seq)
+    yield from remember(now, request, started)
+    return started
+
+
+def _lose_others(now: Micros, session_id: str) -> Steps[None]:
+    """Mark runs lost that did not end by themselves, when their lease has passed to somebody else."""
+    gone = yield Statement("SELECT id, turn FROM runs WHERE session_id = ? AND ended_at = 0", (session_id,))
+    for run_id, turn in gone:
+        yield from _close(now, session_id, run_id, turn, Ending(status=RunStatus.LOST, error="its process is gone"), 0)
+        yield from events.add_last(now, run_id, _finished(Ending(status=RunStatus.LOST, error="its process is gone")))
+
+
+def _close(now: Micros, session_id: str, run_id: str, turn: int, ending: Ending, answer_seq: int) -> Steps[None]:
+    yield Statement(
+        "UPDATE turns SET status = ?, closed_at = ? WHERE session_id = ? AND number = ?",
+        (TURN_ENDS[ending.status], now, session_id, turn),
+    )
+    yield Statement(
+        "UPDATE runs SET status = ?, exit_code = ?, error = ?, answer_seq = ?, ended_at = ? WHERE id = ?",
+        (ending.status, ending.exit_code, ending.error, answer_seq, now, run_id),
+    )
+
+
+def _finished(ending: Ending) -> Entry:
+    return Entry(FINISHED, {"status": ending.status, "exit_code": ending.exit_code, "error": ending.error})
+
+
+def launched(now: Micros, started: Started, fence: Fence, tree: str, rung: str, guarantees: str, n: int) -> Steps[None]:
+    """Record the processes of a run and what confines them."""
+    yield from heads.renew(now, started.session_id, fence, LEASE)
+    yield Statement(
+        "UPDATE runs SET tree = ?, rung = ?, guarantees = ? WHERE id = ?", (tree, rung, guarantees, started.run_id)
+    )
+    yield events.insert(now, started.run_id, n, [Entry("run.started", {"run_id": started.run_id, "rung": rung})])
+
+
+def renew(now: Micros, session_id: str, fence: Fence) -> Steps[bool]:
+    """Keep the lease; return whether somebody asked to cancel the run."""
+    yield from heads.renew(now, session_id, fence, LEASE)
+    rows = yield Statement("SELECT cancelling FROM runs WHERE id = ?", (fence.run_id,))
+    return bool(rows and rows[0][0])
+
+
+def journal(
+    now: Micros, session_id: str, fence: Fence, n: int, entries: list[Entry], dropped: tuple[int, int] | None
+) -> Steps[None]:
+    """Write events of a live run; those between the two numbers of `dropped`, both exclusive, are forgotten."""
+    yield from heads.take(now, session_id, 0, 0, fence)
+    yield events.insert(now, fence.run_id, n, entries)
+    if dropped:
+        yield events.forget(fence.run_id, *dropped)
+
+
+def finish(
+    now: Micros, started: Started, fence: Fence, n: int, ending: Ending, answer: Stored | None, taken: Usage | None
+) -> Steps[Run]:
+    """End a run: answer appended, turn closed, sizes recorded, lease released. Fenced by the epoch."""
+    count = 0 if answer is None else 1
+    seq, _ = yield from heads.take(now, started.session_id, count, 0, fence)
+    entries: list[Entry] = []
+    if ending.files is not None:
+        entries.append(Entry("files", {"changed": list(ending.files)}))
+    if answer is not None:
+        yield messages.insert(now, started.session_id, seq, [started.turn], [answer])
+        entries.append(Entry("message", {"seq": seq, "turn": started.turn, "role": answer.role}))
+    yield from _close(now, started.session_id, started.run_id, started.turn, ending, seq if answer else 0)
+    yield events.insert(now, started.run_id, n, [*entries, _finished(ending)])
+    if taken is not None:
+        yield workspaces.measured(now, started.session_id, taken)
+    yield from heads.release(now, started.session_id, fence)
+    return (yield from get(now, started.run_id))
+
+
+def find(now: Micros, run_id: str) -> Steps[Run | None]:
+    """Return a run, or None."""
+    rows = yield Statement(f"SELECT {_COLUMNS} FROM runs WHERE id = ?", (run_id,))
+    return Run(*rows[0]) if rows else None
+
+
+def get(now: Micros, run_id: str) -> Steps[Run]:
+    """Return a run."""
+    run = yield from find(now, run_id)
+    if run is None:
+        raise RunNotFoundError(f"there is no run {run_id}", field="run_id", run_id=run_id)
+    return run
+
+
+def live(now: Micros, session_id: str) -> Steps[list[Run]]:
+    """Return the runs of a session that have not ended: one, or a lost one beside it."""
+    rows = yield Statement(f"SELECT {_COLUMNS} FROM runs WHERE session_id = ? AND ended_at = 0", (session_id,))
+    return [Run(*row) for row in rows]
+
+
+def all_live(now: Micros, after: str, limit: int) -> Steps[list[Run]]:
+    """Return runs of the installation that have not ended, by id."""
+    rows = yield Statement(
+        f"SELECT {_COLUMNS} FROM runs WHERE ended_at = 0 AND id > ? ORDER BY id LIMIT ?", (after, limit)
+    )
+    return [Run(*row) for row in rows]
+
+
+def lose(now: Micros, run_id: str, holder: str) -> Steps[bool]:
+    """Mark a run lost whose holder is known to be gone, and free its session at once."""
+    rows = yield Statement(
+        "UPDATE runs SET status = 'lost' WHERE id = ? AND holder = ? AND ended_at = 0 RETURNING session_id, epoch",
+        (run_id, holder),
+    )
+    if not rows:
+        return False
+    [(session_id, epoch)] = rows
+    yield from heads.release(now, session_id, Fence(run_id, epoch))
+    yield from _lose_others(now, session_id)
+    return True
+
+
+def ask_cancel(now: Micros, run_id: str) -> Steps[Run]:
+    """Note that a run is to be cancelled; whoever looks after it sees it at the next renewal."""
+    yield Statement("UPDATE runs SET cancelling = 1 WHERE id = ? AND ended_at = 0", (run_id,))
+    return (yield from get(now, run_id))
+
+
+def page(now: Micros, session_id: str | None, limit: int, cursor: str | None) -> Steps[RunPage]:
+    """Return runs, newest first: of one session, or of all."""
+    created, after = decode_cursor(cursor) if cursor else (2**63 - 1, "")
+    condition, values = ("session_id = ? AND ", (session_id,)) if session_id is not None else ("", ())
+    narrowed: tuple[Value, ...] = (*values, created, after, limit + 1)
+    rows = yield Statement(
+        f"SELECT {_COLUMNS} FROM runs WHERE {condition}(created_at, id) < (?, ?) "
+        "ORDER BY created_at DESC, id DESC LIMIT ?",
+        narrowed,
+    )
+    runs = [Run(*row) for row in rows[:limit]]
+    return RunPage(runs, encode_cursor(runs[-1].created_us, runs[-1].id) if len(rows) > limit else None)
+
+
+def stale(now: Micros, session_id: str) -> Steps[list[Run]]:
+    """Return runs of a session that have not ended but have lost the lease."""
+    rows = yield Statement(
+        f"SELECT {_COLUMNS} FROM runs WHERE session_id = ? AND ended_at = 0 AND id NOT IN "
+        "(SELECT lease_run FROM heads WHERE session_id = ? AND lease_until > ?)",
+        (session_id, session_id, now),
+    )
+    return [Run(*row) for row in rows]

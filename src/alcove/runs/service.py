@@ -1,0 +1,289 @@
+"""Runs, as callers use them: start, stream, wait, cancel, list."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+
+from alcove import ids, limits
+from alcove.agents.base import Line, Prompt
+from alcove.agents.catalog import Agent, Catalog
+from alcove.agents.function import FunctionAgent
+from alcove.database.idempotency import once, recall, write_once
+from alcove.database.op import Database
+from alcove.errors import ClosedError, InvalidError, TooLargeError
+from alcove.events.model import Event
+from alcove.events.service import Events
+from alcove.messages import queries as message_queries
+from alcove.messages.model import Draft
+from alcove.messages.rules import stored
+from alcove.messages.service import Messages
+from alcove.runs import holder, queries
+from alcove.runs.grants import freeze
+from alcove.runs.model import NewRun, Reply, Run, RunPage, RunStatus
+from alcove.runs.queries import Started
+from alcove.runs.supervisor import Supervisor
+from alcove.runs.working import Workshop
+from alcove.sessions.rules import page_limit
+from alcove.sessions.service import Sessions
+
+_log = logging.getLogger("alcove.runs")
+
+
+class Runs:
+    """Runs agents in sessions: one run at a time holds a session.
+
+    Args:
+        database: Where runs are recorded.
+        sessions: Says which agent a session has.
+        messages: Gives agents their history.
+        events: Carries what runs say.
+        agents: Who can answer.
+        workshop: Prepares and does the work of agents.
+        default_agent: Who answers when neither the caller nor the session says.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        sessions: Sessions,
+        messages: Messages,
+        events: Events,
+        agents: Catalog,
+        workshop: Workshop,
+        default_agent: str,
+    ) -> None:
+        self._database = database
+        self._sessions = sessions
+        self._messages = messages
+        self._events = events
+        self._agents = agents
+        self._workshop = workshop
+        self._default_agent = default_agent
+        self._holder = holder.here()
+        self._live: dict[str, tuple[Supervisor, asyncio.Task[Run]]] = {}
+        self._closing = False
+
+    async def start(
+        self,
+        session_id: str,
+        message: str,
+        *,
+        agent: str | None = None,
+        language: str | None = None,
+        timeout_s: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> Run:
+        """Start a run on a message and return it; it goes on whether anybody listens or not.
+
+        The user's message, the turn, the frozen authority and the lease are one transaction.
+
+        Args:
+            session_id: Where.
+            message: What the user says, at most `limits.CHAT_BYTES` as UTF-8.
+            agent: Who answers; by default the session's agent, else the installation's.
+            language: Language to reply in, for agents that are asked to.
+            timeout_s: Wall time, at most `limits.RUN_TIMEOUT_S_MAX`; the agent's own by default.
+            idempotency_key: With it, a repetition returns the same run.
+
+        Raises:
+            SessionNotFoundError, SessionExpiredError: There is no session to run in.
+            SessionBusyError: Another run holds it.
+            AgentNotFoundError, AgentUnavailableError: Nobody to answer.
+            GuaranteeError: This machine cannot confine it as required.
+            InvalidError: A bad message; nothing was recorded in any of these cases.
+        """
+        if self._closing:
+            raise ClosedError("no more runs are started here: Alcove is stopping", remedy="try again later")
+        said = _checked(message)
+        session = await self._sessions.get(session_id)
+        name = agent or session.agent or self._default_agent
+        body = f"{len(name)}:{name}{len(message)}:{message}{language}{timeout_s}".encode(errors="replace")
+        request = once(f"run:{session_id}", idempotency_key, body)
+        if request and (seen := await recall(self._database, request, Started)):
+            return await self.get(seen.run_id)
+        answering = self._agents.get(name)
+        await self._end_stale(session_id)
+        run_id = ids.new_id()
+        prompt = Prompt(message=message, history=await self._history(session_id, answering), language=language)
+        job = await self._workshop.prepare(session_id, run_id, answering, prompt, _timeout(timeout_s))
+        try:
+            authority, digest = freeze(job.authority)
+            new = NewRun(
+                id=run_id,
+                session_id=session_id,
+                agent=name,
+                holder=self._holder,
+                authority_json=authority,
+                digest=digest,
+            )
+            started, replayed = await write_once(
+                self._database, request, Started, queries.start, new, stored(said), request
+            )
+        except BaseException:
+            await job.work.clean()
+            raise
+        if replayed:
+            await job.work.clean()
+            return await self.get(started.run_id)
+        supervisor = Supervisor(self._database, self._events, started, job.work)
+        task = asyncio.create_task(supervisor.supervise(), name=f"run {run_id}")
+        self._live[run_id] = (supervisor, task)
+        task.add_done_callback(lambda done: self._forget(run_id, done))
+        _log.info("run started", extra={"run_id": run_id, "session_id": session_id, "agent": name})
+        return await self.get(run_id)
+
+    async def stream(
+        self, session_id: str, message: str, *, agent: str | None = None, timeout_s: float | None = None
+    ) -> AsyncIterator[Event]:
+        """Start a run and yield its events to the last one. Leaving early does not cancel it."""
+        run = await self.start(session_id, message, agent=agent, timeout_s=timeout_s)
+        async for event in self.events(run.id):
+            yield event
+
+    async def chat(
+        self, session_id: str, message: str, *, agent: str | None = None, timeout_s: float | None = None
+    ) -> Reply:
+        """Start a run, wait for its end and return it with its answer."""
+        run = await self.start(session_id, message, agent=agent, timeout_s=timeout_s)
+        return await self.reply(run.id)
+
+    async def events(self, run_id: str, after: int = 0) -> AsyncIterator[Event]:
+        """Yield the events of a run after number `after`, to its last one, waiting for those to come."""
+        await self.get(run_id)
+        async for event in self._events.subscribe(run_id, after):
+            yield event
+
+    async def reply(self, run_id: str) -> Reply:
+        """Wait for the end of a run and return it with its answer."""
+        live = self._live.get(run_id)
+        if live:
+            await asyncio.shield(live[1])
+        run = await self.get(run_id)
+        if not run.ended:
+            async for _ in self._events.subscribe(run_id):
+                pass
+            run = await self.get(run_id)
+        if not run.answer_seq:
+            return Reply(run, run.error)
+        message = await self._database.read(message_queries.one, run.session_id, run.answer_seq)
+        metadata = (message.detail.metadata if message else None) or {}
+        return Reply(run, "" if message is None or (metadata.get("silent") and not run.error) else message.text)
+
+    async def get(self, run_id: str) -> Run:
+        """Return a run.
+
+        Raises:
+            RunNotFoundError: There is none of that id.
+        """
+        return await self._database.read(queries.get, run_id)
+
+    async def list(
+        self, session_id: str | None = None, *, limit: int = limits.PAGE_DEFAULT, cursor: str | None = None
+    ) -> RunPage:
+        """List runs, newest first: of one session, or of all."""
+        return await self._database.read(queries.page, session_id, page_limit(limit), cursor)
+
+    async def cancel(self, run_id: str) -> Run:
+        """Cancel a run and return it: ended, when this process looks after it; another one is asked to end it.
+
+        Its whole process tree is gone before it has ended. A run that has ended stays as it is.
+        """
+        run = await self.get(run_id)
+        live = self._live.get(run_id)
+        if live:
+            live[0].stop(RunStatus.CANCELLED)
+            await asyncio.shield(live[1])
+            return await self.get(run_id)
+        return run if run.ended else await self._database.write(queries.ask_cancel, run_id)
+
+    async def cancel_session(self, session_id: str) -> None:
+        """Cancel whatever runs in a session, and wait until it has ended."""
+        for run in await self._database.read(queries.live, session_id):
+            await self.cancel(run.id)
+            if run.id not in self._live:
+                await self._end_if_gone(run)
+
+    async def recover(self) -> int:
+        """Mark runs lost whose holder is gone, end what they left, and return how many. Done when Alcove opens."""
+        found, after = 0, ""
+        while runs := await self._database.read(queries.all_live, after, limits.PAGE):
+            after = runs[-1].id
+            for run in runs:
+                found += await self._end_if_gone(run)
+        return found
+
+    async def close(self, drain_s: float = 0) -> None:
+        """Start no more runs, give the live ones `drain_s` seconds to end, then cancel them and wait."""
+        self._closing = True
+        tasks = [task for _, task in self._live.values()]
+        if tasks and drain_s > 0:
+            await asyncio.wait(tasks, timeout=drain_s)
+        for supervisor, _ in list(self._live.values()):
+            supervisor.stop(RunStatus.CANCELLED)
+        if tasks:
+            await asyncio.wait(tasks)
+        await self._workshop.close()
+
+    @property
+    def live_count(self) -> int:
+        """How many runs this process looks after now."""
+        return len(self._live)
+
+    def _forget(self, run_id: str, task: asyncio.Task[Run]) -> None:
+        self._live.pop(run_id, None)
+        if not task.cancelled() and (error := task.exception()):
+            _log.error("a run's end could not be written", exc_info=error, extra={"run_id": run_id})
+        self._events.wake(run_id)
+
+    async def _history(self, session_id: str, agent: Agent) -> list[Line]:
+        if isinstance(agent, FunctionAgent) or not agent.history_rounds:
+            return []
+        window = await self._messages.window(session_id, rounds=agent.history_rounds)
+        return [Line(message.role, message.text) for message in window]
+
+    async def _end_stale(self, session_id: str) -> None:
+        """End the processes of a run that has lost its lease, before anybody else's begin."""
+        for run in await self._database.read(queries.stale, session_id):
+            await asyncio.to_thread(holder.end, run.tree)
+
+    async def _end_if_gone(self, run: Run) -> bool:
+        """Mark a run lost when the process that looked after it on this boot of this machine is gone."""
+        lapsed = run.id in {stale.id for stale in await self._database.read(queries.stale, run.session_id)}
+        if not lapsed and not holder.gone(run.holder):
+            return False
+        await asyncio.to_thread(holder.end, run.tree)
+        return await self._database.write(queries.lose, run.id, run.holder)
+
+
+def _checked(message: str) -> Draft:
+    """Return the user's message as a draft.
+
+    Raises:
+        InvalidError: It is empty, or has a NUL or a lone surrogate.
+        TooLargeError: It is past `limits.CHAT_BYTES`.
+    """
+    if not message.strip():
+        raise InvalidError("the message is empty", field="message", remedy="say something")
+    size = len(message.encode(errors="replace"))
+    if size > limits.CHAT_BYTES:
+        raise TooLargeError(
+            f"the message is {size} bytes",
+            field="message",
+            limit=limits.CHAT_BYTES,
+            remedy="put it into a file of the workspace",
+        )
+    return Draft("user", message)
+
+
+def _timeout(timeout_s: float | None) -> float | None:
+    if timeout_s is not None and not 0 < timeout_s <= limits.RUN_TIMEOUT_S_MAX:
+        raise InvalidError(
+            f"timeout_s is {timeout_s}",
+            field="timeout_s",
+            limit=limits.RUN_TIMEOUT_S_MAX,
+            remedy=f"use more than 0 and at most {limits.RUN_TIMEOUT_S_MAX} seconds",
+        )
+    return timeout_s

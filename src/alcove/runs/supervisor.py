@@ -1,0 +1,186 @@
+"""Looks after one run from its start to its end: lease, output, time-out, cancellation, and the last transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import msgspec
+
+from alcove import limits
+from alcove.database.op import Database
+from alcove.errors import AlcoveError, StaleEpochError
+from alcove.events.service import Events
+from alcove.messages.model import Draft, Stored
+from alcove.messages.rules import stored
+from alcove.runs import queries
+from alcove.runs.journal import Journal
+from alcove.runs.model import Ending, Run, RunStatus
+from alcove.runs.queries import Started
+from alcove.sessions.heads import Fence
+from alcove.sessions.model import Metadata
+from alcove.workspaces.model import Usage
+
+_log = logging.getLogger("alcove.runs")
+_NOTES = {
+    RunStatus.CANCELLED: "[cancelled]",
+    RunStatus.TIMED_OUT: "[timed out]",
+    RunStatus.FAILED: "[failed]",
+}
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True):
+    """What an agent does in a run, given the run's supervisor.
+
+    Attributes:
+        run: Does it and returns the answer and the exit code; it is told to stop by `Supervisor.stopped`.
+        compare: Returns what the run changed in the workspace, and what that takes now.
+        clean: Removes what belongs to the run alone.
+        timeout_s: Wall time.
+    """
+
+    run: Callable[[Supervisor], Awaitable[tuple[str, int | None]]]
+    compare: Callable[[], Awaitable[tuple[tuple[str, ...] | None, Usage | None]]]
+    clean: Callable[[], Awaitable[None]]
+    timeout_s: float
+
+
+class Supervisor:
+    """The one writer of a live run. `stopped` resolves to the status that the run is to end with."""
+
+    def __init__(self, database: Database, events: Events, started: Started, work: Work) -> None:
+        self.started = started
+        self.fence = Fence(started.run_id, started.epoch)
+        # `run.queued` and the user's message were written with the start.
+        self.journal = Journal(database, events, started.session_id, self.fence, 3)
+        self.stopped: asyncio.Future[RunStatus] = asyncio.get_running_loop().create_future()
+        self._database = database
+        self._events = events
+        self._work = work
+
+    def stop(self, status: RunStatus) -> None:
+        """End the run with this status, unless it is ending already."""
+        if not self.stopped.done():
+            self.stopped.set_result(status)
+
+    async def launched(self, *, tree: str, rung: str, guarantees: str) -> None:
+        """Record the run's processes and what confines them. Called once, before any output."""
+        n = self.journal.next
+        self.journal.next += 1
+        await self._database.write(queries.launched, self.started, self.fence, tree, rung, guarantees, n)
+        self._events.wake(self.started.run_id)
+
+    async def supervise(self) -> Run:
+        """Do the work, end the run and return it. Runs as a task of its own; whoever waits may go away."""
+        timer = asyncio.get_running_loop().call_later(self._work.timeout_s, self.stop, RunStatus.TIMED_OUT)
+        lease = asyncio.create_task(self._keep_lease())
+        writing = asyncio.create_task(self._write_journal())
+        try:
+            ending = await self._finish_work()
+            self.journal.close()
+            await writing
+            changed, usage = await self._work.compare()
+            ending = msgspec.structs.replace(ending, files=changed)
+            run = await self._end(ending, usage)
+        except StaleEpochError:
+            run = await self._lost()
+        finally:
+            timer.cancel()
+            for task in (lease, writing):
+                task.cancel()
+            await asyncio.gather(lease, writing, return_exceptions=True)
+            await self._work.clean()
+            self._events.wake(self.started.run_id)
+        _log.info(
+            "run ended",
+            extra={"run_id": run.id, "session_id": run.session_id, "status": run.status, "exit_code": run.exit_code},
+        )
+        return run
+
+    async def _finish_work(self) -> Ending:
+        text, code, error = "", None, ""
+        try:
+            text, code = await self._work.run(self)
+        except AlcoveError as problem:
+            self.stop(RunStatus.FAILED)
+            error = str(problem)
+        except asyncio.CancelledError:
+            # The event loop is going down: the work has been told, and the end is still written.
+            self.stop(RunStatus.CANCELLED)
+        except Exception as problem:  # noqa: BLE001 - what a function agent raises ends its run, not the server
+            _log.exception("agent broke", extra={"run_id": self.started.run_id})
+            self.stop(RunStatus.FAILED)
+            error = f"{type(problem).__name__}: {problem}"
+        self.stop(RunStatus.FINISHED)
+        return Ending(status=self.stopped.result(), text=text, exit_code=code, error=error)
+
+    async def _end(self, ending: Ending, usage: Usage | None) -> Run:
+        if ending.status == RunStatus.LOST:
+            return await self._lost()
+        return await self._database.write(
+            queries.finish,
+            self.started,
+            self.fence,
+            self.journal.next,
+            ending,
+            _answer(self.started.run_id, ending),
+            usage,
+        )
+
+    async def _lost(self) -> Run:
+        """Leave the end to whoever took over; if nobody has, say that the run is lost."""
+        run = await self._database.read(queries.get, self.started.run_id)
+        await self._database.write(queries.lose, run.id, run.holder)
+        return await self._database.read(queries.get, run.id)
+
+    async def _keep_lease(self) -> None:
+        """Renew the lease; when it is lost, or the database cannot be reached for as long as it lasts, stop."""
+        loop = asyncio.get_running_loop()
+        good_until = loop.time() + limits.LEASE_S
+        while not self.stopped.done():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(limits.LEASE_RENEW_S):
+                    await asyncio.shield(self.stopped)
+            try:
+                async with asyncio.timeout_at(good_until):
+                    asked_at = loop.time()
+                    if await self._database.write(queries.renew, self.started.session_id, self.fence):
+                        self.stop(RunStatus.CANCELLED)
+                good_until = asked_at + limits.LEASE_S
+            except StaleEpochError:
+                self.stop(RunStatus.LOST)
+            except (TimeoutError, AlcoveError):
+                if loop.time() >= good_until:
+                    self.stop(RunStatus.LOST)
+                else:
+                    _log.warning("lease not renewed", exc_info=True, extra={"run_id": self.started.run_id})
+
+    async def _write_journal(self) -> None:
+        try:
+            await self.journal.write()
+        except StaleEpochError:
+            self.stop(RunStatus.LOST)
+            raise
+        except AlcoveError:
+            self.stop(RunStatus.FAILED)
+            raise
+
+
+def _answer(run_id: str, ending: Ending) -> Stored | None:
+    """Return the message that a run leaves: what was said, and for a run that was ended a closing note."""
+    note = _NOTES.get(RunStatus(ending.status), "")
+    if ending.error:
+        note = f"{note} {ending.error}"
+    text = "\n".join(part for part in (ending.text, note) if part)
+    # Providers refuse a message without content; the metadata tells that nothing was said.
+    metadata: Metadata = {"run_id": run_id, "exit_code": ending.exit_code, "silent": not ending.text}
+    draft = Draft("assistant", _cut(text) or "(no output)", metadata=metadata)
+    return stored(draft)
+
+
+def _cut(text: str) -> str:
+    room = limits.MESSAGE_BYTES - limits.KIB
+    encoded = text.encode(errors="replace")
+    return text if len(encoded) <= room else encoded[:room].decode(errors="ignore")

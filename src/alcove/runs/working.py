@@ -1,0 +1,248 @@
+"""How the work of an agent is prepared and done: a program in the sandbox, or a function in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from alcove import ids, limits
+from alcove.agents.base import AgentContext, Invocation, Line, Prompt
+from alcove.agents.catalog import Agent
+from alcove.agents.command import CommandAgent
+from alcove.agents.function import FunctionAgent
+from alcove.errors import ConfigurationError
+from alcove.messages.service import Messages
+from alcove.runs import holder
+from alcove.runs.grants import Authority, for_program
+from alcove.runs.model import RunStatus
+from alcove.runs.place import RunFolder, environment
+from alcove.runs.supervisor import Supervisor, Work
+from alcove.sandbox.policy import Policy
+from alcove.sandbox.service import Process, Sandbox
+from alcove.workspaces.model import Listing, Usage
+from alcove.workspaces.service import Workspaces
+
+Door = Callable[[str, str, str, Path], Awaitable[Callable[[], Awaitable[None]]]]
+"""Opens a run's socket: given session id, run id, token and path; returns what closes it."""
+
+
+class Job(msgspec.Struct, frozen=True):
+    """A run that is ready to start: what it may touch, and what it will do."""
+
+    authority: Authority
+    work: Work
+
+
+class Workshop:
+    """Prepares runs.
+
+    Args:
+        workspaces: Where programs work; None for a hub without: then only functions can run.
+        messages: Gives functions their history.
+        sandbox: Opens the sandbox; called when the first program is run.
+        home: `ALCOVE_HOME`.
+        hide: Paths that no run is ever granted.
+        read: Paths that every run may read.
+        environ: The server's environment.
+    """
+
+    def __init__(
+        self,
+        *,
+        workspaces: Workspaces | None,
+        messages: Messages,
+        sandbox: Callable[[], Awaitable[Sandbox]],
+        home: Path,
+        hide: tuple[str, ...],
+        read: tuple[str, ...],
+        environ: Mapping[str, str],
+    ) -> None:
+        self.door: Door | None = None
+        self._workspaces = workspaces
+        self._messages = messages
+        self._open_sandbox = sandbox
+        self._opening = asyncio.Lock()
+        self._sandbox: Sandbox | None = None
+        self._home = home
+        self._hide = hide
+        self._read = read
+        self._environ = environ
+
+    async def sandbox(self) -> Sandbox:
+        """Return the sandbox, opened and probed."""
+        async with self._opening:
+            if self._sandbox is None:
+                self._sandbox = await self._open_sandbox()
+        return self._sandbox
+
+    async def close(self) -> None:
+        """End every process that is left."""
+        if self._sandbox is not None:
+            await self._sandbox.close()
+
+    async def prepare(self, session_id: str, run_id: str, agent: Agent, prompt: Prompt, timeout_s: float | None) -> Job:
+        """Return a run that is ready to start; whatever can be refused is refused here, before a row is written."""
+        timeout_s = timeout_s or agent.timeout_s
+        if isinstance(agent, FunctionAgent):
+            return self._function(session_id, run_id, agent, prompt, timeout_s)
+        if self._workspaces is None:
+            raise ConfigurationError(
+                f"agent {agent.name!r} is a program, and this hub has no workspaces",
+                field="workspaces",
+                remedy="open it with workspaces=",
+            )
+        sandbox = await self.sandbox()
+        sandbox.require()
+        invocation = agent.invocation(prompt)
+        uid = await self._workspaces.ensure(session_id)
+        folder = await asyncio.to_thread(RunFolder, self._home, owner=uid)
+        home = self._workspaces.home(session_id)
+        write = (str(self._workspaces.path(session_id)), str(home), str(folder.path))
+        env = environment(self._environ, invocation.env, session_id=session_id, run_id=run_id, home=home, folder=folder)
+        program = _Program(self._workspaces, sandbox, session_id, agent, invocation, folder)
+        program.policy = Policy(
+            argv=invocation.argv,
+            env=env,
+            cwd=write[0],
+            write=write,
+            read=(*self._read, *invocation.read),
+            network=invocation.network,
+            uid=uid,
+            hide=self._hide,
+        )
+        program.door = self.door
+        await program.look()
+        authority = for_program(agent.name, invocation, write, timeout_s)
+        return Job(authority, Work(run=program.run, compare=program.compare, clean=program.clean, timeout_s=timeout_s))
+
+    def _function(self, session_id: str, run_id: str, agent: FunctionAgent, prompt: Prompt, timeout_s: float) -> Job:
+        async def run(supervisor: Supervisor) -> tuple[str, int | None]:
+            await supervisor.launched(tree="", rung="in-process", guarantees="{}")
+            loop = asyncio.get_running_loop()
+
+            async def history(rounds: int) -> list[Line]:
+                window = await self._messages.window(session_id, rounds=rounds, before=supervisor.started.seq)
+                return [Line(message.role, message.text) for message in window]
+
+            context = AgentContext(
+                session_id=session_id,
+                run_id=run_id,
+                message=prompt.message,
+                workspace=str(self._workspaces.path(session_id)) if self._workspaces else "",
+                history=history,
+                emit=lambda text: loop.call_soon_threadsafe(supervisor.journal.add_text, "stdout", text) and None,
+            )
+            answering = asyncio.create_task(agent.answer(context))
+            await asyncio.wait({answering, supervisor.stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if answering.done():
+                return answering.result(), None
+            answering.cancel()
+            await asyncio.wait({answering})
+            return "", None
+
+        async def compare() -> tuple[None, None]:
+            return None, None
+
+        async def clean() -> None:
+            return None
+
+        authority = Authority(agent=agent.name, network="process", timeout_s=timeout_s)
+        return Job(authority, Work(run=run, compare=compare, clean=clean, timeout_s=timeout_s))
+
+
+class _Program:
+    """One program on one message."""
+
+    policy: Policy
+    door: Door | None
+
+    def __init__(
+        self,
+        workspaces: Workspaces,
+        sandbox: Sandbox,
+        session_id: str,
+        agent: CommandAgent,
+        invocation: Invocation,
+        folder: RunFolder,
+    ) -> None:
+        self._workspaces = workspaces
+        self._sandbox = sandbox
+        self._session_id = session_id
+        self._agent = agent
+        self._invocation = invocation
+        self._folder = folder
+        self._before: dict[str, tuple[int, int]] | None = None
+        self._transcript = agent.transcript()
+
+    async def look(self) -> None:
+        """Remember what is in the workspace, to tell afterwards what changed."""
+        self._before = _marks(await self._workspaces.list_files(self._session_id))
+
+    async def run(self, supervisor: Supervisor) -> tuple[str, int | None]:
+        """Start the program, carry its output, end it when the run is stopped; return its answer and exit code."""
+        close_door = await self._open_door(supervisor.started.run_id)
+        try:
+            process = await self._sandbox.spawn(self.policy, stdin=self._invocation.stdin)
+            killer = asyncio.create_task(_kill_when_stopped(process, supervisor))
+            try:
+                await supervisor.launched(
+                    tree=holder.named(process.pid, process.start_time),
+                    rung=self._sandbox.rung,
+                    guarantees=msgspec.json.encode(self._sandbox.vector).decode(),
+                )
+                async for stream, chunk in process.output():
+                    self._transcript.feed(stream, chunk)
+                    await supervisor.journal.add(stream, chunk)
+                ended = await process.wait()
+            except BaseException:
+                await process.kill()
+                raise
+            finally:
+                killer.cancel()
+        finally:
+            if close_door:
+                await close_door()
+        code = ended.code if ended.signal is None else 128 + ended.signal
+        answer = await asyncio.to_thread(self._agent.answer, self._transcript, code)
+        return answer, code
+
+    async def compare(self) -> tuple[tuple[str, ...] | None, Usage | None]:
+        """Return which files changed, and what the workspace takes now."""
+        usage = await self._workspaces.measure(self._session_id)
+        after = _marks(await self._workspaces.list_files(self._session_id))
+        if self._before is None or after is None:
+            return None, usage
+        before = self._before
+        changed = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
+        return tuple(path.encode(errors="replace").decode() for path in changed[: limits.CHANGED_FILES]), usage
+
+    async def clean(self) -> None:
+        """Remove the run's own folder."""
+        await asyncio.to_thread(self._folder.remove)
+
+    async def _open_door(self, run_id: str) -> Callable[[], Awaitable[None]] | None:
+        if self.door is None:
+            return None
+        token = ids.new_secret()
+        close = await self.door(self._session_id, run_id, token, self._folder.socket)
+        if self.policy.uid is not None:
+            os.chown(self._folder.socket, self.policy.uid, self.policy.uid)
+        env = {**self.policy.env, "ALCOVE_RUN_TOKEN": token, "ALCOVE_SOCKET": str(self._folder.socket)}
+        self.policy = msgspec.structs.replace(self.policy, env=env)
+        return close
+
+
+async def _kill_when_stopped(process: Process, supervisor: Supervisor) -> None:
+    status = await asyncio.shield(supervisor.stopped)
+    await process.kill(grace_s=0 if status == RunStatus.LOST else limits.KILL_GRACE_S)
+
+
+def _marks(listing: Listing) -> dict[str, tuple[int, int]] | None:
+    """Return size and time of each file, or None when there are too many to compare."""
+    if listing.truncated or len(listing.files) > limits.COMPARED_FILES:
+        return None
+    return {file.path: (file.size_bytes, file.modified_at) for file in listing.files}

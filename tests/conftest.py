@@ -1,0 +1,68 @@
+"""What every part's tests share: databases of each kind, and an environment without the developer's settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+pytest.register_assert_rewrite("alcove.testing")
+
+if TYPE_CHECKING:
+    from alcove.database.op import Database
+    from database.postgres_server import PostgresServer
+
+# Machines are slow when they are shared, and a deadline would call that a fault.
+settings.register_profile(
+    "alcove", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+settings.load_profile("alcove")
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignore[reportUnusedFunction]
+    for name in list(os.environ):
+        if name.startswith(("ALCOVE_", "SESSIONS_BASE_DIR", "AUTO_CLEANUP_SESSIONS")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server for the whole run, started by the first test that needs one."""
+    from database.postgres_server import PostgresServer
+
+    server = PostgresServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_name(postgres: PostgresServer) -> str:
+    """A database of that server, used by one test after the other."""
+    return postgres.create_database()
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database: the test runs once for each kind."""
+    if request.param == "memory":
+        return "memory://"
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'alcove.db'}"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    name: str = request.getfixturevalue("postgres_name")
+    return server.emptied(name)
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """An open, empty database of each kind."""
+    from alcove.database.opening import open_database
+
+    database = await open_database(database_url)
+    yield database
+    await database.close()
