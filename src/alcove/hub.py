@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -79,7 +79,7 @@ class Alcove:
         minimum = self.settings.minimum
         return await Sandbox.open(
             rung=self.settings.rung,
-            **({} if minimum is None else {"minimum": frozenset(minimum)}),
+            minimum=None if minimum is None else frozenset(minimum),
             canary=self.settings.base,
             cache=self.settings.home / "probes.json",
         )
@@ -93,7 +93,7 @@ async def open(  # noqa: A001 - `alcove.open` is the name that a newcomer guesse
     settings: Settings | None = None,
     clock: Clock | None = None,
     ttl_s: float | None = None,
-) -> AsyncIterator[Alcove]:
+) -> AsyncGenerator[Alcove]:
     """Open an installation; use it as `async with alcove.open() as hub`.
 
     Args:

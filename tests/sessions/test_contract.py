@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from alcove.testing.contract.listing import ListingContract
 from alcove.testing.contract.sessions import SessionsContract
 
 
 class TestSessions(SessionsContract):
+    pass
+
+
+class TestListing(ListingContract):
+    pass
+
+
+class TestTrees(TreesContract):
     pass

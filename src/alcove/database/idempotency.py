@@ -10,7 +10,7 @@ import msgspec
 from alcove import ids, limits
 from alcove.clock import Micros
 from alcove.database.op import Database, Operation, P, Statement, Steps
-from alcove.errors import IdempotencyError, InvalidError
+from alcove.errors import AlcoveError, IdempotencyError, InvalidError
 
 R = TypeVar("R", bound=msgspec.Struct)
 
@@ -106,8 +106,9 @@ async def write_once(
     """
     try:
         return await database.write(operation, *args, **kw), False
-    except _SeenError:
-        assert request is not None
-        answer = await recall(database, request, kind)
-        assert answer is not None, "an answer that was seen in a transaction can be read after it"
+    except (AlcoveError, _SeenError):
+        # Also when it was refused: a repetition finds what the first request has changed (the seq moved, the id taken).
+        answer = await recall(database, request, kind) if request else None
+        if answer is None:
+            raise
         return answer, True

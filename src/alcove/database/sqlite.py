@@ -23,10 +23,11 @@ import apsw
 from alcove import limits
 from alcove.clock import Clock, Micros
 from alcove.database.op import Database, Operation, P, Rows, Statement, Steps, T
-from alcove.database.sqlite_errors import failed_flush, translated
+from alcove.database.sqlite_errors import DRIVER_ERRORS, failed_flush, translated
 from alcove.errors import AlcoveError, ClosedError, DatabaseBusyError, DatabaseFailedError
 
 _Loop = asyncio.AbstractEventLoop
+_RESTART = "check the disk, then restart"
 
 
 class _Job:
@@ -64,7 +65,7 @@ class SqliteDatabase(Database):
         self._connect = connect
         self._clock = clock
         self._pid = os.getpid()
-        self._failed: AlcoveError | None = None
+        self._failed = False  # a flush failed: what the disk holds is not known any more
         self._closed = False
         self._readers: list[apsw.Connection] = []
         self._batches: dict[_Loop, list[_Job]] = {}
@@ -81,7 +82,7 @@ class SqliteDatabase(Database):
     async def write(self, operation: Operation[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         self._check_open()
         if self._failed:
-            raise self._failed
+            raise DatabaseFailedError(remedy=_RESTART)
         if self._waiting >= limits.WRITE_QUEUE:
             raise DatabaseBusyError(
                 f"{limits.WRITE_QUEUE} operations are waiting for the database",
@@ -107,16 +108,21 @@ class SqliteDatabase(Database):
         self._check_open()
         reader = None
         try:
-            reader = self._readers.pop() if self._readers else self._connect()
+            reader = self._readers.pop() if self._readers else self._reader()
             reader.execute("BEGIN")
             return _drive(reader, operation(self._clock.now(), *args, **kwargs))
-        except apsw.Error as error:
+        except DRIVER_ERRORS as error:
             raise translated(error) from error
         finally:
             if reader is not None:
                 if reader.in_transaction:
                     reader.execute("ROLLBACK")
                 self._readers.append(reader)
+
+    def _reader(self) -> apsw.Connection:
+        reader = self._connect()
+        reader.execute("PRAGMA query_only = ON")
+        return reader
 
     async def durability(self) -> str:
         return await self.write(_durability)
@@ -200,13 +206,13 @@ class SqliteDatabase(Database):
     def _begin(self, *, patient: bool) -> AlcoveError | None:
         """Take the database's lock; an impatient caller hears at once that another process has it."""
         if self._failed:
-            return self._failed
+            return DatabaseFailedError(remedy=_RESTART)
         try:
             if not patient:
                 self._writer.set_busy_timeout(0)
             self._writer.execute("BEGIN IMMEDIATE")
         except apsw.Error as error:
-            return translated(error)
+            return self._meaning(error)
         finally:
             if not patient:
                 self._writer.set_busy_handler(busy_handler(self._clock))
@@ -219,21 +225,23 @@ class SqliteDatabase(Database):
         fails after a change, the group goes again with a savepoint each. When SQLite itself has ended the
         transaction, nothing of the group holds: the job that was running gets the error, the others go again.
         """
+        jobs = [job for job in jobs if not job.future.cancelled()]
         careful = False
         while True:
             culprit = self._run_once(jobs, careful=careful)
             if culprit is None:
                 self._commit([job for job in jobs if job.error is None])
                 return
-            if self._writer.in_transaction:
+            ended = not self._writer.in_transaction
+            if not ended:
                 self._writer.execute("ROLLBACK")
-                careful = True
-            else:
+            careful = True
+            if ended or len(jobs) == 1:
                 jobs = [job for job in jobs if job is not culprit]
-            for job in jobs:
-                job.error = None
             if not jobs:
                 return
+            for job in jobs:
+                job.error = None
             error = self._begin(patient=True)
             if error:
                 for job in jobs:
@@ -244,8 +252,6 @@ class SqliteDatabase(Database):
         """Run each job; return the one because of which the group has to go again, if any."""
         writer = self._writer
         for job in jobs:
-            if job.future.cancelled():
-                continue
             changes = writer.total_changes()
             try:
                 if careful:
@@ -254,7 +260,7 @@ class SqliteDatabase(Database):
                 if careful:
                     writer.execute("RELEASE op")
             except Exception as error:  # noqa: BLE001 - whatever the operation raised belongs to its caller
-                job.error = translated(error) if isinstance(error, apsw.Error) else error
+                job.error = self._meaning(error) if isinstance(error, DRIVER_ERRORS) else error
                 if not writer.in_transaction:
                     return job
                 if careful:
@@ -268,9 +274,7 @@ class SqliteDatabase(Database):
         try:
             self._writer.execute("COMMIT")
         except apsw.Error as error:
-            failure = translated(error)
-            if failed_flush(error):
-                failure = self._failed = DatabaseFailedError(remedy="check the disk, then restart")
+            failure = self._meaning(error)
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
             for job in jobs:
@@ -289,8 +293,14 @@ class SqliteDatabase(Database):
         try:
             self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except apsw.Error as error:
-            if failed_flush(error):
-                self._failed = DatabaseFailedError(remedy="check the disk, then restart")
+            self._meaning(error)
+
+    def _meaning(self, error: Exception) -> AlcoveError:
+        """Return the Alcove error for a driver's one; after a failed flush there are no acknowledgements any more."""
+        if failed_flush(error):
+            self._failed = True
+            return DatabaseFailedError(remedy=_RESTART)
+        return translated(error)
 
 
 def busy_handler(clock: Clock) -> Callable[[int], bool]:

@@ -9,6 +9,7 @@ from alcove.errors import (
     DatabaseBusyError,
     DatabaseError,
     DatabaseFullError,
+    InvalidError,
 )
 
 _FLUSHES = frozenset(
@@ -16,27 +17,46 @@ _FLUSHES = frozenset(
 )
 
 
-def failed_flush(error: apsw.Error) -> bool:
+# What apsw raises: its own errors, and Python's for values that SQLite cannot hold.
+DRIVER_ERRORS = (apsw.Error, UnicodeEncodeError, OverflowError)
+
+
+def failed_flush(error: Exception) -> bool:
     """Return whether the disk failed to make data durable. A retry may then lie, so there is none (fsyncgate)."""
     return getattr(error, "extendedresult", 0) in _FLUSHES
 
 
-def translated(error: apsw.Error, where: str = "the database") -> AlcoveError:
+# The first that fits holds: what is caught, what it is to Alcove, what is said of it, what to do.
+_MEANINGS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], type[AlcoveError], str, str], ...] = (
+    (UnicodeEncodeError, InvalidError, "a text has a lone surrogate", "send valid Unicode"),
+    (OverflowError, InvalidError, "a number is out of range", "use a smaller one"),
+    (
+        (apsw.BusyError, apsw.LockedError),
+        DatabaseBusyError,
+        "another program holds {where}",
+        "wait for it, or find it with `fuser` and stop it",
+    ),
+    (apsw.FullError, DatabaseFullError, "the disk that holds {where} is full", "free some space and try again"),
+    (
+        apsw.ReadOnlyError,
+        DatabaseError,
+        "{where} cannot be written",
+        "make the file and its folder writable for this user",
+    ),
+    (apsw.NotADBError, DatabaseError, "{where} is not a SQLite database", "name another file, or move this one away"),
+    (apsw.CorruptError, DatabaseError, "{where} is damaged", "restore it from a backup; do not write to it"),
+    (
+        (apsw.CantOpenError, apsw.PermissionsError),
+        DatabaseError,
+        "{where} cannot be opened",
+        "check that the folder exists and who may write to it",
+    ),
+    (apsw.IOError, DatabaseError, "reading or writing {where} failed: {error}", "check the disk"),
+    (Exception, DatabaseError, "{where}: {error}", ""),
+)
+
+
+def translated(error: Exception, where: str = "the database") -> AlcoveError:
     """Return the Alcove error for one of apsw's; raise it `from` the original."""
-    if isinstance(error, apsw.BusyError | apsw.LockedError):
-        return DatabaseBusyError(
-            f"another program holds {where}", remedy="wait for it, or find it with `fuser` and stop it"
-        )
-    if isinstance(error, apsw.FullError):
-        return DatabaseFullError(f"the disk that holds {where} is full", remedy="free some space and try again")
-    if isinstance(error, apsw.ReadOnlyError):
-        return DatabaseError(f"{where} cannot be written", remedy="make the file and its folder writable for this user")
-    if isinstance(error, apsw.NotADBError):
-        return DatabaseError(f"{where} is not a SQLite database", remedy="name another file, or move this one away")
-    if isinstance(error, apsw.CorruptError):
-        return DatabaseError(f"{where} is damaged", remedy="restore it from a backup; do not write to it")
-    if isinstance(error, apsw.CantOpenError | apsw.PermissionsError):
-        return DatabaseError(f"{where} cannot be opened", remedy="check that the folder exists and who may write to it")
-    if isinstance(error, apsw.IOError):
-        return DatabaseError(f"reading or writing {where} failed: {error}", remedy="check the disk")
-    return DatabaseError(f"{where}: {error}")
+    _, kind, said, remedy = next(meaning for meaning in _MEANINGS if isinstance(error, meaning[0]))
+    return kind(said.format(where=where, error=error), remedy=remedy)

@@ -11,7 +11,7 @@ from alcove.clock import Micros, instant
 from alcove.sessions.model import Json, Metadata
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
-Part: TypeAlias = "dict[str, Json]"
+Part: TypeAlias = dict[str, Json]
 TurnStatus = Literal["open", "done", "failed", "cancelled", "lost"]
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 
-from alcove.sandbox.processes import boot_id, start_time
-from alcove.sandbox.service import end_tree
+from alcove.sandbox.processes import boot_id, end_tree, start_time
 
 
 def named(pid: int, started: int) -> str:

@@ -170,7 +170,7 @@ class Runs:
             return Reply(run, run.error)
         message = await self._database.read(message_queries.one, run.session_id, run.answer_seq)
         metadata = (message.detail.metadata if message else None) or {}
-        return Reply(run, "" if message is None or (metadata.get("silent") and not run.error) else message.text)
+        return Reply(run, "" if message is None or metadata.get("silent") else message.text)
 
     async def get(self, run_id: str) -> Run:
         """Return a run.

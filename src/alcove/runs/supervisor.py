@@ -24,11 +24,6 @@ from alcove.sessions.model import Metadata
 from alcove.workspaces.model import Usage
 
 _log = logging.getLogger("alcove.runs")
-_NOTES = {
-    RunStatus.CANCELLED: "[cancelled]",
-    RunStatus.TIMED_OUT: "[timed out]",
-    RunStatus.FAILED: "[failed]",
-}
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,7 +120,7 @@ class Supervisor:
             self.fence,
             self.journal.next,
             ending,
-            _answer(self.started.run_id, ending),
+            self._answer(ending),
             usage,
         )
 
@@ -134,6 +129,20 @@ class Supervisor:
         run = await self._database.read(queries.get, self.started.run_id)
         await self._database.write(queries.lose, run.id, run.holder)
         return await self._database.read(queries.get, run.id)
+
+    def _answer(self, ending: Ending) -> Stored:
+        """Return the message that the run leaves: what was said, and for a run that was ended a closing note."""
+        note = {
+            RunStatus.CANCELLED: "[cancelled]",
+            RunStatus.TIMED_OUT: f"[timed out after {self._work.timeout_s:g} s]",
+            RunStatus.FAILED: f"[failed: {ending.error or 'see the server log'}]",
+        }.get(RunStatus(ending.status), "")
+        text = _cut("\n".join(part for part in (ending.text, note) if part))
+        metadata: Metadata = {"run_id": self.started.run_id, "exit_code": ending.exit_code}
+        # Providers refuse a message without content; `silent` tells that nothing was said.
+        if not text:
+            metadata["silent"] = True
+        return stored(Draft("assistant", text or "(no output)", metadata=metadata))
 
     async def _keep_lease(self) -> None:
         """Renew the lease; when it is lost, or the database cannot be reached for as long as it lasts, stop."""
@@ -166,18 +175,6 @@ class Supervisor:
         except AlcoveError:
             self.stop(RunStatus.FAILED)
             raise
-
-
-def _answer(run_id: str, ending: Ending) -> Stored | None:
-    """Return the message that a run leaves: what was said, and for a run that was ended a closing note."""
-    note = _NOTES.get(RunStatus(ending.status), "")
-    if ending.error:
-        note = f"{note} {ending.error}"
-    text = "\n".join(part for part in (ending.text, note) if part)
-    # Providers refuse a message without content; the metadata tells that nothing was said.
-    metadata: Metadata = {"run_id": run_id, "exit_code": ending.exit_code, "silent": not ending.text}
-    draft = Draft("assistant", _cut(text) or "(no output)", metadata=metadata)
-    return stored(draft)
 
 
 def _cut(text: str) -> str:

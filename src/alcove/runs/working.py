@@ -22,7 +22,8 @@ from alcove.runs.model import RunStatus
 from alcove.runs.place import RunFolder, environment
 from alcove.runs.supervisor import Supervisor, Work
 from alcove.sandbox.policy import Policy
-from alcove.sandbox.service import Process, Sandbox
+from alcove.sandbox.service import Sandbox
+from alcove.sandbox.spawner import Process
 from alcove.workspaces.model import Listing, Usage
 from alcove.workspaces.service import Workspaces
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
 from alcove.clock import Micros, instant
 
-Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
-Metadata: TypeAlias = "dict[str, Json]"
+if TYPE_CHECKING:
+    Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+else:
+    # msgspec reads annotations at run time and cannot follow a recursive alias; it decodes JSON and nothing else.
+    Json = Any
+Metadata: TypeAlias = dict[str, Json]
 Scalar: TypeAlias = str | int | float | bool | None
 
 

@@ -6,7 +6,7 @@ import msgspec
 
 from alcove import ids, limits
 from alcove.clock import instant
-from alcove.database.idempotency import once, recall, write_once
+from alcove.database.idempotency import once, write_once
 from alcove.database.op import Database
 from alcove.errors import InvalidError
 from alcove.sessions import queries, rules
@@ -79,8 +79,6 @@ class Sessions:
         )
         body = msgspec.json.encode(msgspec.structs.replace(new, id=session_id or ""))
         request = once(f"create:{tenant}", idempotency_key, body)
-        if request and (seen := await recall(self._database, request, queries.Created)):
-            return await self.get(seen.session_id)
         created, _ = await write_once(self._database, request, queries.Created, queries.create, new, request)
         return await self.get(created.session_id)
 
