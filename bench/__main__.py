@@ -1,0 +1,140 @@
+"""`python -m bench [rounds]`: every store and workload in turn, round after round; then each ratio and its target.
+
+Exit status 1 when a store gave back something else than it was given; a missed target is marked, not an error: these
+are ratios on a shared machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+from bench import starts, workloads
+from bench.stores import STORES
+
+PLAN: dict[str, tuple[str, ...]] = {
+    "many": ("raw", "raw-group", "openai", "alcove", "alcove-keyed"),
+    "alone": ("raw", "openai", "alcove"),
+    "own": ("raw", "openai", "alcove"),
+    "shared": ("raw", "openai", "alcove"),
+    "length": ("alcove",),
+    "last": ("raw", "openai", "alcove"),
+    "listing": ("raw", "alcove"),
+    "memory": ("alcove",),
+}
+
+
+class Target(NamedTuple):
+    """One promise: a workload's number of one store over another's (or alone), and the bound it must keep."""
+
+    what: str
+    workload: str
+    number: str
+    store: str
+    over: str
+    at_least: float = 0
+    at_most: float = float("inf")
+
+
+TARGETS = (
+    Target("append, 64 tasks, over SQLiteSession", "many", "per_s", "alcove", "openai", at_least=5),
+    Target("append, 64 tasks, over raw group commit", "many", "per_s", "alcove", "raw-group", at_least=0.35),
+    Target("the same with idempotency keys, over SQLiteSession", "many", "per_s", "alcove-keyed", "openai", at_least=5),
+    Target("the same with keys, over raw group commit", "many", "per_s", "alcove-keyed", "raw-group", at_least=0.35),
+    Target("append, one task, over raw", "alone", "per_s", "alcove", "raw", at_least=0.5),
+    Target("4 processes, own sessions, over SQLiteSession", "own", "per_s", "alcove", "openai", at_least=3),
+    Target("4 processes, shared sessions, over SQLiteSession", "shared", "per_s", "alcove", "openai", at_least=3),
+    Target("a turn at 100,000 messages over one at 100", "length", "ratio", "alcove", "", at_most=1.1),
+    Target("last 20 of 100,000, over raw", "last", "ms", "alcove", "raw", at_most=5),
+    Target("last 20 of 100,000, over SQLiteSession", "last", "ms", "alcove", "openai", at_most=1),
+    Target("50 sessions of 100,000, over raw", "listing", "ms", "alcove", "raw", at_most=5),
+    Target("10,000 sessions, 100 read, MiB resident", "memory", "mib", "alcove", "", at_most=60),
+    Target("POST messages a second, 32 connections", "http", "per_s", "server", "", at_least=5000),
+    Target("server ready, ms", "http", "ready_ms", "server", "", at_most=700),
+    Target("import alcove over a bare interpreter, ms", "library", "import_ms", "library", "", at_most=80),
+    Target("alcove --help, ms", "library", "help_ms", "library", "", at_most=150),
+    Target("confined start by userns over unconfined, ms", "sandbox", "userns_ms", "sandbox", "", at_most=6),
+    Target("confined start by landlock over unconfined, ms", "sandbox", "landlock_ms", "sandbox", "", at_most=3),
+)
+
+Results = dict[tuple[str, str, str], list[float]]
+
+
+def measure(rounds: int) -> tuple[Results, dict[str, str]]:
+    """Run everything `rounds` times, the stores taking turns within each round."""
+    results: Results = defaultdict(list)
+    durability: dict[str, str] = {}
+    for turn in range(rounds):
+        for workload, stores in PLAN.items():
+            for store in stores:
+                print(f"round {turn + 1} of {rounds}: {workload} {store}", file=sys.stderr)
+                with tempfile.TemporaryDirectory() as folder:
+                    said = subprocess.run(
+                        [sys.executable, "-m", "bench", "one", workload, store, folder],
+                        check=True,
+                        stdout=subprocess.PIPE,
+                    ).stdout
+                numbers = json.loads(said)
+                durability[store] = numbers.pop("durability")
+                for name, value in numbers.items():
+                    results[workload, store, name].append(value)
+        for name, store, measured in (
+            ("http", "server", starts.http()),
+            ("library", "library", starts.library()),
+            ("sandbox", "sandbox", starts.sandbox()),
+        ):
+            for number, value in measured.items():
+                results[name, store, number].append(value)
+    return results, durability
+
+
+def report(results: Results, durability: dict[str, str]) -> None:
+    """Print what was measured, then each target with its ratio: medians over rounds."""
+    print(f"\nPython {platform.python_version()}, {platform.machine()}, Linux {platform.release()}")
+    for store, settings in durability.items():
+        print(f"  {store:14} {settings}")
+    print("\nmeasured (median, least and most over the rounds)")
+    for (workload, store, number), values in results.items():
+        least, most = min(values), max(values)
+        print(f"  {workload:8} {store:14} {number:12} {statistics.median(values):12.3f} {least:12.3f} {most:12.3f}")
+    print("\ntargets (median of the ratios within each round)")
+    for target in TARGETS:
+        values = results[target.workload, target.store, target.number]
+        if target.over:
+            others = results[target.workload, target.over, target.number]
+            values = [ours / theirs for ours, theirs in zip(values, others, strict=True)]
+        value = statistics.median(values)
+        bound = f">= {target.at_least:g}" if target.at_least else f"<= {target.at_most:g}"
+        kept = target.at_least <= value <= target.at_most
+        print(f"  {'kept  ' if kept else 'MISSED'} {target.what:52} {value:10.3f}  {bound}")
+
+
+def main(argv: list[str]) -> None:
+    """Run the benchmark, or one part of it in this process."""
+    match argv:
+        case ["one", workload, store, folder]:
+            asyncio.run(workloads.run(workload, store, folder))
+        case ["writer", store, folder]:
+
+            async def write() -> None:
+                opened = STORES[store](Path(folder))
+                await opened.open()
+                await workloads.writer(opened)
+                await opened.close()
+
+            asyncio.run(write())
+        case [] | [_]:
+            report(*measure(int(argv[0]) if argv else 3))
+        case _:
+            raise SystemExit("usage: python -m bench [rounds]")
+
+
+main(sys.argv[1:])

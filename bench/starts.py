@@ -1,0 +1,134 @@
+"""How long things take to start: a confined program, the library, the command line, the server; and HTTP appends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Literal
+
+Numbers = dict[str, float]
+
+
+def whole_process(*argv: str, runs: int = 7) -> float:
+    """The median wall time of a command, in milliseconds."""
+    times: list[float] = []
+    for _ in range(runs):
+        started = time.perf_counter()
+        subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[1:]) * 1000
+
+
+def library() -> Numbers:
+    """`import alcove` over a bare interpreter, and `alcove --help`."""
+    bare = whole_process(sys.executable, "-c", "pass")
+    imported = whole_process(sys.executable, "-c", "import alcove")
+    told = whole_process(sys.executable, "-m", "alcove", "--help")
+    return {"import_ms": imported - bare, "help_ms": told}
+
+
+async def confined(rung: Literal["userns", "landlock", "none"], starts: int = 100) -> float:
+    """The median time from spawn to the end of `/bin/true`, in milliseconds."""
+    from alcove.sandbox.policy import Policy
+    from alcove.sandbox.service import Sandbox
+
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        base = Path(folder) / "base"
+        base.mkdir(mode=0o711)
+        own = base / "own"
+        own.mkdir(mode=0o700)
+        uid = 1_900_000_000 if os.geteuid() == 0 and rung != "none" else None
+        if uid:
+            os.chown(own, uid, uid)
+        sandbox = await Sandbox.open(rung=rung, minimum=frozenset(), canary=base, cache=Path(folder) / "probes")
+        policy = Policy(argv=("/bin/true",), env={"PATH": "/usr/bin:/bin"}, cwd=str(own), write=(str(own),), uid=uid)
+        times: list[float] = []
+        for _ in range(starts):
+            started = time.perf_counter()
+            process = await sandbox.spawn(policy)
+            async for _ in process.output():
+                pass
+            ended = await process.wait()
+            times.append(time.perf_counter() - started)
+            assert ended.code == 0, ended
+        await sandbox.close()
+    return statistics.median(times) * 1000
+
+
+def sandbox() -> Numbers:
+    """What confinement adds to the start of a program."""
+    plain = asyncio.run(confined("none"))
+    return {
+        "userns_ms": asyncio.run(confined("userns")) - plain,
+        "landlock_ms": asyncio.run(confined("landlock")) - plain,
+    }
+
+
+@contextlib.contextmanager
+def server(folder: str):
+    """Start `alcove serve` on a free port; yields the port and the milliseconds until it answered."""
+    env = {**os.environ, "ALCOVE_PORT": "0", "SESSIONS_BASE_DIR": f"{folder}/sessions", "ALCOVE_LOG": "text"}
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "alcove", "serve"], cwd=folder, env=env, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    line = process.stdout.readline()
+    ready = (time.perf_counter() - started) * 1000
+    try:
+        yield int(line.rsplit(":", 1)[1].split("/")[0]), ready
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def http(requests: int = 15_000, connections: int = 32) -> Numbers:
+    """`POST /messages` from 32 kept connections: requests a second; and how soon the server is ready."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        with server(folder) as (port, ready):
+            rate = asyncio.run(_post(port, requests, connections))
+        return {"per_s": rate, "ready_ms": ready}
+
+
+async def _post(port: int, requests: int, connections: int) -> float:
+    def request(path: str, body: dict[str, object]) -> bytes:
+        data = json.dumps(body).encode()
+        head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
+        return f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data
+
+    async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, data: bytes) -> bytes:
+        writer.write(data)
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 201"), head
+        length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+        return await reader.readexactly(length)
+
+    streams = [await asyncio.open_connection("127.0.0.1", port) for _ in range(connections)]
+    turns: list[bytes] = []
+    for stream in streams:
+        made = json.loads(await send(*stream, request("/api/v1/sessions", {})))
+        path = f"/api/v1/sessions/{made['session_id']}/messages"
+        turns.append(request(path, {"messages": [{"role": "user", "content": "x" * 300}]}))
+
+    async def work(stream: tuple[asyncio.StreamReader, asyncio.StreamWriter], data: bytes, count: int) -> None:
+        for _ in range(count):
+            await send(*stream, data)
+
+    started = time.perf_counter()
+    await asyncio.gather(
+        *(work(stream, data, requests // connections) for stream, data in zip(streams, turns, strict=True))
+    )
+    took = time.perf_counter() - started
+    for _, writer in streams:
+        writer.close()
+    return requests // connections * connections / took

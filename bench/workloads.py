@@ -1,0 +1,186 @@
+"""What is measured: each workload runs in a fresh process on a fresh folder, and checks what it wrote or read."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from bench.stores import STORES, Message, Store
+
+TEXT = 'He said: "don\'t\nworry" \u2014 \u4f60\u597d, r\u00e9sum\u00e9.\n' * 6  # about 300 bytes as UTF-8
+Numbers = dict[str, float]
+
+
+def say(i: int) -> str:
+    return f"{i} {TEXT}"
+
+
+async def check(store: Store, handle: object, turns: int) -> None:
+    """Compare the last messages with what was written; raises AssertionError."""
+    expected: list[Message] = []
+    for i in range(max(0, turns - 10), turns):
+        expected += [("user", say(i)), ("assistant", say(i))]
+    found = await store.last(handle, len(expected))
+    assert found == expected, f"{store.name} did not give back what was written"
+
+
+async def many(store: Store, *, sessions: int = 200, turns: int = 20, tasks: int = 64) -> Numbers:
+    """200 sessions of 20 turns from 64 tasks: turns a second."""
+    handles = [await store.session(f"u{i % 20}", f"s{i}") for i in range(sessions)]
+
+    async def work(start: int) -> None:
+        for handle in handles[start::tasks]:
+            for i in range(turns):
+                await store.append(handle, say(i), say(i))
+
+    started = time.perf_counter()
+    await asyncio.gather(*(work(start) for start in range(tasks)))
+    took = time.perf_counter() - started
+    for handle in handles[:: sessions // 10]:
+        await check(store, handle, turns)
+    return {"per_s": sessions * turns / took}
+
+
+async def alone(store: Store, turns: int = 1500) -> Numbers:
+    """One session, one task: turns a second."""
+    handle = await store.session("u", "s")
+    for i in range(100):
+        await store.append(handle, say(i), say(i))
+    started = time.perf_counter()
+    for i in range(100, turns):
+        await store.append(handle, say(i), say(i))
+    took = time.perf_counter() - started
+    await check(store, handle, turns)
+    return {"per_s": (turns - 100) / took}
+
+
+async def length(store: Store, turns: int = 400) -> Numbers:
+    """The cost of a turn in a session of 100,000 messages over that in one of 100, interleaved in one store."""
+    store.fill([("u", "short", 100), ("u", "long", 100_000)], TEXT)
+    costs: dict[str, list[float]] = {"short": [], "long": []}
+    for i in range(turns):
+        for sid, times in costs.items():
+            started = time.perf_counter()
+            await store.append(sid, say(i), say(i))
+            times.append(time.perf_counter() - started)
+    for sid in costs:
+        await check(store, sid, turns)
+    return {"ratio": statistics.median(costs["long"]) / statistics.median(costs["short"])}
+
+
+async def last(store: Store, reads: int = 500) -> Numbers:
+    """The last 20 of 100,000 messages: milliseconds."""
+    store.fill([("u", "long", 100_000), ("u", "other", 10_000)], TEXT)
+    handle = await store.session("u", "long")
+    times: list[float] = []
+    for _ in range(reads):
+        started = time.perf_counter()
+        found = await store.last(handle, 20)
+        times.append(time.perf_counter() - started)
+        assert [text for _, text in found] == [TEXT] * 20
+    return {"ms": statistics.median(times) * 1000}
+
+
+async def listing(store: Store, reads: int = 300) -> Numbers:
+    """The 50 sessions of one user among 100,000: milliseconds."""
+    store.fill(((f"u{i % 2000}", f"s{i}", 0) for i in range(100_000)), TEXT)
+    times: list[float] = []
+    for _ in range(reads):
+        started = time.perf_counter()
+        found = await store.sessions_of("u7")
+        times.append(time.perf_counter() - started)
+        assert len(found) == 50
+    return {"ms": statistics.median(times) * 1000}
+
+
+async def memory(store: Store) -> Numbers:
+    """10,000 sessions of 20 messages in store, 100 of them read: MiB resident."""
+    store.fill(((f"u{i % 200}", f"s{i}", 20) for i in range(10_000)), TEXT)
+    kept = [await store.last(await store.session("u", f"s{i}"), 20) for i in range(0, 10_000, 100)]
+    assert len(kept) == 100
+    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    return {"mib": pages * os.sysconf("SC_PAGESIZE") / 2**20}
+
+
+async def processes(store: Store, *, shared: bool, workers: int = 4, sessions: int = 50, turns: int = 20) -> Numbers:
+    """4 processes, each 8 tasks on 50 sessions, their own or the same ones: turns a second; lost ones counted."""
+    names = [f"s{i}" for i in range(sessions * (1 if shared else workers))]
+    for name in names:
+        await store.session("u", name)
+    await store.close()
+    own = [names if shared else names[i * sessions : (i + 1) * sessions] for i in range(workers)]
+    turns = 5 if shared else turns
+    started = time.perf_counter()
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-m", "bench", "writer", store.name, str(Path(store.path).parent)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for _ in own
+    ]
+    for child in children:
+        assert child.stdout
+        child.stdout.readline()
+    started = time.perf_counter()
+    for child, mine in zip(children, own, strict=True):
+        assert child.stdin
+        child.stdin.write(json.dumps([mine, turns]).encode() + b"\n")
+        child.stdin.flush()
+    for child in children:
+        assert child.stdout
+        answer = child.stdout.readline()
+        assert answer == b"done\n", answer
+    took = time.perf_counter() - started
+    for child in children:
+        child.communicate()
+    await store.open()
+    total = sum(len(mine) for mine in own) * turns
+    kept = sum([len(await store.last(await store.session("u", name), 1000)) for name in names]) // 2
+    assert kept == total, f"{store.name} lost {total - kept} of {total} acknowledged turns"
+    return {"per_s": total / took}
+
+
+async def writer(store: Store) -> None:
+    """One of the processes of `processes`."""
+    handles: dict[str, object] = {}
+    print("ready", flush=True)
+    mine, turns = json.loads(sys.stdin.readline())
+
+    async def work(start: int) -> None:
+        for name in mine[start::8]:
+            handle = handles.get(name) or await store.session("u", name)
+            for i in range(turns):
+                await store.append(handle, say(i), say(i))
+
+    await asyncio.gather(*(work(start) for start in range(8)))
+    print("done", flush=True)
+
+
+WORKLOADS: dict[str, Callable[[Store], Awaitable[Numbers]]] = {
+    "many": many,
+    "alone": alone,
+    "length": length,
+    "last": last,
+    "listing": listing,
+    "memory": memory,
+    "own": lambda store: processes(store, shared=False),
+    "shared": lambda store: processes(store, shared=True),
+}
+
+
+async def run(workload: str, store_name: str, folder: str) -> None:
+    """Run one workload on one store and print its numbers as JSON."""
+    store = STORES[store_name](Path(folder))
+    await store.open()
+    durability = await store.durability()
+    numbers = await WORKLOADS[workload](store)
+    await store.close()
+    print(json.dumps({"durability": durability, **numbers}))
