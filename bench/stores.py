@@ -139,10 +139,15 @@ class RawGroup(Raw):
             db.execute("BEGIN IMMEDIATE")
             db.executemany(self.INSERT, [values for values, _, _ in group])
             db.execute("COMMIT")
-            group[0][1].call_soon_threadsafe(lambda: [done.set_result(None) for _, _, done in group])
+            group[0][1].call_soon_threadsafe(_resolve, [done for _, _, done in group])
             if turn is None:
                 break
         db.close()
+
+
+def _resolve(futures: list[asyncio.Future[None]]) -> None:
+    for future in futures:
+        future.set_result(None)
 
 
 class OpenAI(Store):
@@ -227,7 +232,8 @@ class Ours(Store):
         with sqlite3.connect(self.path) as db:
             for at, (user, sid, count) in enumerate(sessions):
                 db.execute(
-                    "INSERT INTO sessions VALUES (?, 'default', '', ?, NULL, '', ?, 0, '', '', '{}', 0, 0, 1, ?, '', 0)",
+                    "INSERT INTO sessions VALUES "
+                    "(?, 'default', '', ?, NULL, '', ?, 0, '', '', '{}', 0, 0, 1, ?, '', 0)",
                     (sid, user, sid, at),
                 )
                 db.execute(
