@@ -24,7 +24,7 @@ settings.load_profile("alcove")
 
 
 @pytest.fixture(autouse=True)
-def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignore[reportUnusedFunction]
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("ALCOVE_", "SESSIONS_BASE_DIR", "AUTO_CLEANUP_SESSIONS")):
             monkeypatch.delenv(name)

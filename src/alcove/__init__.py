@@ -1,5 +1,110 @@
 """Alcove: the session layer for AI agents."""
 
+# pyright: reportImportCycles=false
+# (What is imported below is seen by type checkers only; nothing below needs it in order to load.)
+
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from alcove.errors import (
+        AgentNotFoundError as AgentNotFoundError,
+        AgentUnavailableError as AgentUnavailableError,
+        AlcoveError as AlcoveError,
+        AlreadyExistsError as AlreadyExistsError,
+        ClosedError as ClosedError,
+        ConfigurationError as ConfigurationError,
+        ConflictError as ConflictError,
+        DatabaseBusyError as DatabaseBusyError,
+        DatabaseError as DatabaseError,
+        DatabaseFailedError as DatabaseFailedError,
+        DatabaseFullError as DatabaseFullError,
+        FileMissingError as FileMissingError,
+        GuaranteeError as GuaranteeError,
+        IdempotencyError as IdempotencyError,
+        InvalidError as InvalidError,
+        LaunchError as LaunchError,
+        NotFoundError as NotFoundError,
+        RunNotFoundError as RunNotFoundError,
+        SandboxError as SandboxError,
+        SchemaError as SchemaError,
+        SessionBusyError as SessionBusyError,
+        SessionExpiredError as SessionExpiredError,
+        SessionNotFoundError as SessionNotFoundError,
+        StaleEpochError as StaleEpochError,
+        StaleSequenceError as StaleSequenceError,
+        StorageError as StorageError,
+        TooLargeError as TooLargeError,
+        VersionMismatchError as VersionMismatchError,
+    )
+    from alcove.events.model import Event as Event
+    from alcove.hub import Alcove as Alcove, open as open  # noqa: A004 - `alcove.open` is the name that a newcomer guesses
+    from alcove.messages.model import Draft as Draft, Message as Message
+    from alcove.runs.model import Run as Run
+    from alcove.sessions.model import Session as Session
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "AgentNotFoundError",
+    "AgentUnavailableError",
+    "Alcove",
+    "AlcoveError",
+    "AlreadyExistsError",
+    "ClosedError",
+    "ConfigurationError",
+    "ConflictError",
+    "DatabaseBusyError",
+    "DatabaseError",
+    "DatabaseFailedError",
+    "DatabaseFullError",
+    "Draft",
+    "Event",
+    "FileMissingError",
+    "GuaranteeError",
+    "IdempotencyError",
+    "InvalidError",
+    "LaunchError",
+    "Message",
+    "NotFoundError",
+    "Run",
+    "RunNotFoundError",
+    "SandboxError",
+    "SchemaError",
+    "Session",
+    "SessionBusyError",
+    "SessionExpiredError",
+    "SessionNotFoundError",
+    "StaleEpochError",
+    "StaleSequenceError",
+    "StorageError",
+    "TooLargeError",
+    "VersionMismatchError",
+    "__version__",
+    "open",
+]
+
+_PLACES = {
+    "Alcove": "alcove.hub",
+    "Draft": "alcove.messages.model",
+    "Event": "alcove.events.model",
+    "Message": "alcove.messages.model",
+    "Run": "alcove.runs.model",
+    "Session": "alcove.sessions.model",
+    "open": "alcove.hub",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name when it is first used (PEP 562), so that `import alcove` costs nothing."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_PLACES.get(name, "alcove.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

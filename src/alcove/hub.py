@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,6 +13,7 @@ from alcove.agents.catalog import Catalog
 from alcove.clock import Clock, Micros
 from alcove.database.op import Database, Statement, Steps
 from alcove.database.opening import open_database
+from alcove.errors import ConfigurationError
 from alcove.events.service import Events
 from alcove.lifecycle.service import Lifecycle
 from alcove.messages.service import Messages
@@ -75,6 +77,10 @@ class Alcove:
             ttl_s=settings.session_ttl_s,
         )
 
+    async def probe(self) -> None:
+        """Write a row and wait until it is durable: raises the DatabaseError that a real write would get."""
+        await self.database.write(_installation, self.installation)
+
     async def _open_sandbox(self) -> Sandbox:
         minimum = self.settings.minimum
         return await Sandbox.open(
@@ -114,7 +120,7 @@ async def open(  # noqa: A001 - `alcove.open` is the name that a newcomer guesse
     with_folders = database is None or workspaces is not None
     async with AsyncExitStack() as stack:
         if with_folders:
-            settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_home(settings.home)
         opened = await open_database(settings.database, clock=clock)
         stack.push_async_callback(opened.close)
         installation = await opened.write(_installation, ids.new_id())
@@ -127,10 +133,12 @@ async def open(  # noqa: A001 - `alcove.open` is the name that a newcomer guesse
                 installation=installation,
                 leased_uids=os.geteuid() == 0 and settings.rung != "none",
             )
-            stack.callback(folders.close)
+            stack.push_async_callback(folders.close)
         hub = Alcove(settings, opened, installation, folders)
         stack.push_async_callback(hub.runs.close)
         await hub.runs.recover()
+        watching = asyncio.create_task(hub.runs.watch())
+        stack.callback(watching.cancel)
         yield hub
 
 
@@ -143,6 +151,17 @@ def _settings(database: str | None, workspaces: str | os.PathLike[str] | None, t
     if workspaces is not None:
         overrides["base"] = os.fspath(workspaces)
     return load(overrides=overrides)
+
+
+def _make_home(home: Path) -> None:
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"the folder {home} cannot be made: {error.strerror}",
+            field="home",
+            remedy="make it, for the user that runs Alcove, or name another with ALCOVE_HOME",
+        ) from error
 
 
 def _hidden(settings: Settings) -> tuple[str, ...]:

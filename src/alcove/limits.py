@@ -40,6 +40,9 @@ NAME_BYTES: Final = 255  # Linux NAME_MAX
 FILE_BYTES: Final = 64 * MIB  # one file written or read whole through the API
 LISTING_FILES: Final = 100_000  # one recursive listing; the contract has no pages
 TREE_DEPTH: Final = 256  # folders below the workspace that a listing descends
+USAGE_NAMES: Final = 2_000_000  # one count of a workspace: eight seconds; more files than any quota allows
+REMOVE_NAMES: Final = 10_000_000  # one removal: minutes; a larger tree takes another call, a live writer is found out
+REMOVE_AGAIN_NAMES: Final = 20_000  # names that came after a removal went by: more are a live writer's
 REMOVE_PASSES: Final = 20  # a removed tree that fills again this often has a live writer
 
 # Runs.
@@ -73,6 +76,12 @@ JSON_DEPTH: Final = 64
 BODY_TIMEOUT_S: Final = 30
 DRAIN_S: Final = 10  # how long a stopping server waits for runs before it cancels them
 SSE_HEARTBEAT_S: Final = 15
+SSE_RETRY_MS: Final = 2000  # how long a browser waits before it opens a broken stream again
+HEAD_BYTES: Final = 64 * KIB  # request line and headers; longer ones are no browser's
+LINGER_S: Final = 2  # how long a refused body is still taken, so that its sender hears why
+SEND_BYTES: Final = 256 * KIB  # one piece of a download
+DISK_FREE_BYTES: Final = 64 * MIB  # less than this on a disk of ours, and the server says that it is not ready
+REQUEST_ID_CHARS: Final = 128
 
 # Database.
 GROUP_COMMIT_OPERATIONS: Final = 128  # operations in one commit: past this latency grows and throughput does not
@@ -92,4 +101,6 @@ JOURNAL_BUFFER_BYTES: Final = MIB  # output of a run that is not yet durable; pa
 CHANGED_FILES: Final = 1000  # paths in one `files` event
 COMPARED_FILES: Final = 10_000  # files of a workspace up to which a run's changes are listed (24 ms on our machine)
 KILL_GRACE_S: Final = 2.0  # between SIGTERM to a program that is to end and SIGKILL to its whole tree
+RUN_ERROR_BYTES: Final = 4 * KIB  # why a run failed, as it is kept and streamed; the server's log has all of it
 PURGE_ROWS: Final = 1000  # rows that one transaction of a purge removes, so that it delays nobody for long
+PREFIX_SESSIONS: Final = 5  # sessions named when the beginning of an id fits several

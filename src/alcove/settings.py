@@ -55,6 +55,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         minimum: Guarantees below which no run starts; None for the sandbox's own minimum, empty for none at all.
         read: Further paths that every run may read.
         agent: Name of the agent that answers when none is named.
+        trust_host_agents: Whether the server starts although an agent that may reach the host's network can reach it.
         log: Form of log lines.
         agents: The tables `[agents.NAME]` as written.
         file: The configuration file that was read.
@@ -75,6 +76,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     minimum: tuple[str, ...] | None
     read: tuple[Path, ...]
     agent: str
+    trust_host_agents: bool
     log: LogFormat
     agents: Mapping[str, Table]
     file: Path | None
@@ -380,6 +382,7 @@ _SETTINGS: Final = (
     _Setting("trash_grace", "ALCOVE_TRASH_GRACE", "trash_grace_s", str, "7d", _duration, '"7d"', duration_text),
     _Setting("allowed_hosts", "ALCOVE_ALLOWED_HOSTS", "allowed_hosts", list, [], _words, '["alcove.example.org"]'),
     _Setting("agent", "ALCOVE_AGENT", "agent", str, "shell", _text, '"shell"'),
+    _Setting("trust_host_agents", "ALCOVE_TRUST_HOST_AGENTS", "trust_host_agents", bool, False, _as_is, "true"),
     _Setting("log", "ALCOVE_LOG", "log", str, "text", _one_of("text", "json"), '"text"'),
     _Setting(
         "sandbox.rung", "ALCOVE_SANDBOX", "rung", str, "auto", _one_of("auto", "userns", "landlock", "none"), '"auto"'

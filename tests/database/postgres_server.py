@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import threading
 from pathlib import Path
+from typing import IO
 
 import psycopg
 
@@ -41,10 +42,10 @@ class PostgresServer:
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="alcove-pg-", dir="/tmp"))  # a socket's path has 107 bytes at most
         self._numbers = itertools.count(1)
-        self._user: dict[str, int | list[int]] = {}
+        self._uid: int | None = None
         programs = _installation() / "bin"
         if os.geteuid() == 0:
-            self._user = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []}
+            self._uid = _NOBODY
             os.chown(self.folder, _NOBODY, _NOBODY)
             programs = self._copied(programs.parent) / "bin"
         data = str(self.folder / "data")
@@ -71,7 +72,7 @@ class PostgresServer:
         shutil.copytree(libraries, self.folder / libraries.name)
         return Path(shutil.copytree(installation, self.folder / "package" / installation.name, symlinks=True))
 
-    def _popen(self, command: list[str | Path], log: object) -> subprocess.Popen[bytes]:
+    def _popen(self, command: list[str | Path], log: IO[bytes]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             command,
             cwd=self.folder,
@@ -80,7 +81,9 @@ class PostgresServer:
             stdout=log,
             stderr=log,
             start_new_session=True,
-            **self._user,  # pyright: ignore
+            user=self._uid,
+            group=self._uid,
+            extra_groups=None if self._uid is None else [],
         )
 
     def url(self, database: str = "postgres") -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from alcove import limits
 from alcove.errors import ConflictError
 from alcove.workspaces.base import Base
 from alcove.workspaces.model import Removed
@@ -196,6 +197,32 @@ def test_a_folder_that_always_fills_again_ends_in_an_error(base: Base, ours: Pat
     monkeypatch.setattr(os, "rmdir", refill)
     with pytest.raises(ConflictError, match="a process still writes there"):
         base.purge("t1")
+    monkeypatch.undo()
+    base.purge("t1")
+    assert not gone.exists()
+
+
+@pytest.mark.parametrize("limit", ["REMOVE_NAMES", "REMOVE_AGAIN_NAMES"])
+def test_a_writer_faster_than_the_removal_does_not_keep_it_for_ever(
+    base: Base, ours: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+):
+    base.trash("ours", "t1")
+    gone = ours.parent / ".alcove/trash/t1/ours"
+    (gone / "d").mkdir()
+    monkeypatch.setattr(limits, limit, 50)
+    rmdir, count = os.rmdir, 0
+
+    def refill(name: bytes, *, dir_fd: int | None = None) -> None:
+        nonlocal count
+        for _ in range(2):
+            count += 1
+            os.mkdir(f"more{count}", dir_fd=dir_fd)
+        rmdir(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "rmdir", refill)
+    with pytest.raises(ConflictError, match="a process still writes there"):
+        base.purge("t1")
+    assert count < 1000
     monkeypatch.undo()
     base.purge("t1")
     assert not gone.exists()

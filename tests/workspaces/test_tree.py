@@ -146,6 +146,13 @@ def test_a_listing_ends_at_its_limits_and_says_so(tree: Tree, ours: Path, monkey
     assert 0 < len(tree.list().files) <= 40
 
 
+def test_a_count_ends_at_its_limit(tree: Tree, monkeypatch: pytest.MonkeyPatch):
+    for number in range(30):
+        tree.write(f"f{number}/file", b"")
+    monkeypatch.setattr(survey.limits, "USAGE_NAMES", 40)
+    assert 0 < tree.usage().files < 30
+
+
 def test_a_listing_ends_at_its_depth_and_a_count_does_not(tree: Tree, ours: Path):
     at = ours
     fd = os.open(ours, os.O_RDONLY)

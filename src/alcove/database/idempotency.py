@@ -14,6 +14,8 @@ from alcove.errors import AlcoveError, IdempotencyError, InvalidError
 
 R = TypeVar("R", bound=msgspec.Struct)
 
+_encode = msgspec.json.Encoder().encode
+
 
 class Once(msgspec.Struct, frozen=True):
     """One request that must take effect once.
@@ -29,11 +31,7 @@ class Once(msgspec.Struct, frozen=True):
     digest: str
 
 
-class _SeenError(Exception):
-    """The key has been used: the transaction is undone, and the stored answer is read."""
-
-
-def once(scope: str, key: str | None, *body: bytes) -> Once | None:
+def once(scope: str, key: str | None, body: bytes) -> Once | None:
     """Return what identifies a request, or None when it carries no key.
 
     Raises:
@@ -48,24 +46,18 @@ def once(scope: str, key: str | None, *body: bytes) -> Once | None:
             limit=limits.IDEMPOTENCY_KEY_CHARS,
             remedy="use a UUID",
         )
-    digest = hashlib.sha256()
-    for part in body:
-        digest.update(len(part).to_bytes(8, "big"))
-        digest.update(part)
-    return Once(scope, ids.name(key, field="idempotency_key"), digest.hexdigest())
+    return Once(scope, ids.name(key, field="idempotency_key"), hashlib.sha256(body).hexdigest())
 
 
-def remember(now: Micros, request: Once | None, answer: msgspec.Struct) -> Steps[None]:
-    """Store the answer; the last step of an operation that takes effect once. Without a request: nothing."""
-    if request is None:
-        return
-    rows = yield Statement(
-        "INSERT INTO idempotency (scope, key, digest, answer, created_at) VALUES (?, ?, ?, ?, ?) "
-        "ON CONFLICT (scope, key) DO NOTHING RETURNING created_at",
-        (request.scope, request.key, request.digest, msgspec.json.encode(answer).decode(), now),
+def remember(now: Micros, request: Once, answer: msgspec.Struct) -> Statement:
+    """Return the statement that stores the answer: the last of an operation that takes effect once.
+
+    It fails when the key has been used, and the whole operation with it; `write_once` then finds the stored answer.
+    """
+    return Statement(
+        "INSERT INTO idempotency (scope, key, digest, answer, created_at) VALUES (?, ?, ?, ?, ?)",
+        (request.scope, request.key, request.digest, _encode(answer).decode(), now),
     )
-    if not rows:
-        raise _SeenError
 
 
 def _recall(now: Micros, request: Once) -> Steps[tuple[str, str] | None]:
@@ -106,7 +98,7 @@ async def write_once(
     """
     try:
         return await database.write(operation, *args, **kw), False
-    except (AlcoveError, _SeenError):
+    except AlcoveError:
         # Also when it was refused: a repetition finds what the first request has changed (the seq moved, the id taken).
         answer = await recall(database, request, kind) if request else None
         if answer is None:

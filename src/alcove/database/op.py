@@ -64,6 +64,11 @@ class Database(ABC):
     async def durability(self) -> str:
         """Return the settings in force, asked of the connection that writes."""
 
+    @property
+    def waiting(self) -> int:
+        """How many operations wait to be written, 0 where the driver does not queue them."""
+        return 0
+
     @abstractmethod
     async def close(self) -> None:
         """Finish every operation that was accepted, then let go of the database. Calling it twice is fine."""

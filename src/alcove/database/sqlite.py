@@ -127,6 +127,10 @@ class SqliteDatabase(Database):
     async def durability(self) -> str:
         return await self.write(_durability)
 
+    @property
+    def waiting(self) -> int:
+        return self._waiting
+
     async def close(self) -> None:
         if self._closed:
             return

@@ -8,7 +8,7 @@ import msgspec
 
 from alcove.clock import Micros
 from alcove.database.op import Statement, Steps
-from alcove.events.model import GAP, Entry, Event
+from alcove.events.model import FINISHED, GAP, Entry, Event
 
 
 def insert(now: Micros, run_id: str, first: int, entries: Sequence[Entry]) -> Statement:
@@ -34,8 +34,8 @@ def forget(run_id: str, after: int, before: int) -> Statement:
     return Statement("DELETE FROM events WHERE run_id = ? AND n > ? AND n < ?", (run_id, after, before))
 
 
-def read(now: Micros, run_id: str, after: int, limit: int) -> Steps[list[Event]]:
-    """Return events after a number, at most `limit`; where some are missing, a `gap` says which.
+def read(now: Micros, run_id: str, after: int, limit: int) -> Steps[tuple[list[Event], bool]]:
+    """Return events after a number, at most `limit`, and whether more may come; a `gap` tells of missing ones.
 
     A gap carries the number of the last event that is missing, so that a stream may resume from it.
     """
@@ -49,4 +49,8 @@ def read(now: Micros, run_id: str, after: int, limit: int) -> Steps[list[Event]]
             events.append(Event(n - 1, GAP, {"from": after + 1, "to": n - 1}, created))
         events.append(Event(n, kind, msgspec.json.decode(data), created))
         after = n
-    return events
+    if events:
+        return events, events[-1].type != FINISHED
+    # Nothing is left of a run that was purged.
+    last = yield Statement("SELECT type FROM events WHERE run_id = ? ORDER BY n DESC LIMIT 1", (run_id,))
+    return [], bool(last) and last[0][0] != FINISHED

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from alcove import limits
 from alcove.database.op import Database
 from alcove.events import queries
-from alcove.events.model import FINISHED, Event
+from alcove.events.model import Event
 
 
 class Events:
@@ -24,22 +24,22 @@ class Events:
 
     async def read(self, run_id: str, after: int = 0, limit: int = limits.EVENT_PAGE) -> list[Event]:
         """Return the events after number `after`, at most `limit` (and the gaps between them)."""
-        return await self._database.read(queries.read, run_id, after, limit)
+        events, _ = await self._database.read(queries.read, run_id, after, limit)
+        return events
 
     async def subscribe(self, run_id: str, after: int = 0) -> AsyncIterator[Event]:
-        """Yield the events after number `after` as they come, to the run's last one."""
+        """Yield the events after number `after` as they come, to the run's last one, or until the run is purged."""
         wake = asyncio.Event()
         self._listeners.setdefault(run_id, set()).add(wake)
         try:
-            while True:
+            more = True
+            while more:
                 wake.clear()
-                events = await self.read(run_id, after)
+                events, more = await self._database.read(queries.read, run_id, after, limits.EVENT_PAGE)
                 for event in events:
                     yield event
-                    if event.type == FINISHED:
-                        return
                     after = event.n
-                if not events:
+                if more and not events:
                     await _wait(wake, limits.EVENT_POLL_S)
         finally:
             listeners = self._listeners.get(run_id, set())

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 import msgspec
 
 from alcove import ids, limits
+from alcove.database.idempotency import Once
 from alcove.database.op import Database
 from alcove.errors import SessionNotFoundError
 from alcove.events.model import Event
@@ -33,7 +34,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
         purged: Whether they are gone for good; the counts are 0 otherwise.
         messages: Messages removed, hidden ones included.
         events: Journal events removed.
-        files: Files removed.
+        files: Files removed, those of the homes included.
         size_bytes: Room given back to the disk.
     """
 
@@ -154,14 +155,19 @@ class Lifecycle(Sessions):
             tenant=tenant,
             idempotency_key=idempotency_key,
         )
-        if self._workspaces:
-            try:
-                await self._workspaces.ensure(session.id)
-            except BaseException:
-                await self.delete(session.id, purge=True)
-                raise
         _log.info("session created", extra={"session_id": session.id, "user_id": session.user_id})
         return self._handle(session)
+
+    async def _furnish(self, session: Session, request: Once | None) -> None:
+        """Make the folder. A session that cannot have one is taken back; a caller that goes away changes nothing."""
+        try:
+            if self._workspaces:
+                await self._workspaces.ensure(session.id)
+        except Exception:
+            await self.delete(session.id, purge=True)
+            if request:
+                await self._database.write(queries.uncreate, request.scope, request.key)
+            raise
 
     async def spawn(
         self,
@@ -210,18 +216,18 @@ class Lifecycle(Sessions):
         while step := await self._database.write(session_queries.trash, session_id, trash_id, limits.TREE_SESSIONS):
             went += step
         if not went:
-            trash_id, went = await self._trashed(session_id, purge=purge)
-        for gone in went:
-            await self._runs.cancel_session(gone)
-            if self._workspaces:
-                await self._workspaces.trash(gone, trash_id)
+            await self._check_trashed(session_id, purge=purge)
+        elif not purge:
+            for gone in went:
+                await self._runs.cancel_session(gone)
+                if self._workspaces:
+                    await self._workspaces.trash(gone, trash_id)
         _log.info("session trashed", extra={"session_id": session_id, "trash_id": trash_id, "sessions": len(went)})
-        if not purge:
-            return Receipt(trash_id=trash_id, sessions=tuple(went), purged=False)
-        return await self._purge(trash_id, went)
+        if purge:
+            return await self._purge(session_id)
+        return Receipt(trash_id=trash_id, sessions=tuple(went), purged=False)
 
-    async def _trashed(self, session_id: str, *, purge: bool) -> tuple[str, list[str]]:
-        """Return the trashing of a session that is in the trash already, and what is left of it."""
+    async def _check_trashed(self, session_id: str, *, purge: bool) -> None:
         session = await self.find(session_id)
         if session is None or not purge:
             raise SessionNotFoundError(
@@ -230,22 +236,28 @@ class Lifecycle(Sessions):
                 remedy="purge it to remove it for good" if session else "",
                 session_id=session_id,
             )
-        return await self._database.read(session_queries.trashing_of, session_id, limits.TREE_SESSIONS)
 
-    async def _purge(self, trash_id: str, sessions: list[str]) -> Receipt:
+    async def _purge(self, session_id: str) -> Receipt:
+        """Remove a trashed session and what went with it, children first: an interrupted purge finds the rest."""
+        went: list[str] = []
         messages = events = files = size_bytes = 0
-        for session_id in sessions:
-            if self._workspaces:
-                removed = await self._workspaces.purge(session_id, trash_id)
-                files, size_bytes = files + removed.files, size_bytes + removed.size_bytes
-            more = True
-            while more:
-                gone = await self._database.write(queries.purge, session_id, limits.PURGE_ROWS)
-                messages, events, more = messages + gone.messages, events + gone.events, gone.more
-        _log.info("session purged", extra={"trash_id": trash_id, "sessions": len(sessions), "files": files})
+        trash_id, found = await self._database.read(session_queries.trashing_of, session_id, limits.TREE_SESSIONS)
+        while found:
+            for gone in found:
+                await self._runs.cancel_session(gone)
+                if self._workspaces:
+                    removed = await self._workspaces.purge(gone, trash_id)
+                    files, size_bytes = files + removed.files, size_bytes + removed.size_bytes
+                more = True
+                while more:
+                    step = await self._database.write(queries.purge, gone, limits.PURGE_ROWS)
+                    messages, events, more = messages + step.messages, events + step.events, step.more
+            went += found
+            _, found = await self._database.read(session_queries.trashing_of, session_id, limits.TREE_SESSIONS)
+        _log.info("session purged", extra={"trash_id": trash_id, "sessions": len(went), "files": files})
         return Receipt(
             trash_id=trash_id,
-            sessions=tuple(sessions),
+            sessions=tuple(reversed(went)),
             purged=True,
             messages=messages,
             events=events,

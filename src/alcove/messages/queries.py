@@ -11,7 +11,7 @@ from alcove.database.op import Rows, Statement, Steps
 from alcove.errors import StaleSequenceError
 from alcove.messages.model import Appended, Message, Stored, Turn
 from alcove.messages.rules import placed, turns_opened
-from alcove.sessions.heads import Fence, refusal, take
+from alcove.sessions.heads import refusal, take
 
 _COLUMNS = "m.seq, m.turn, m.role, m.format, m.content, m.detail, m.hidden, m.created_at"
 _VISIBLE = "AND m.hidden = 0 AND m.seq > h.cleared_seq "
@@ -23,13 +23,12 @@ def append(
     session_id: str,
     messages: Sequence[Stored],
     *,
-    fence: Fence | None = None,
     expected_seq: int | None = None,
     request: Once | None = None,
 ) -> Steps[Appended]:
-    """Append messages; each user message opens a turn, which is done at once unless a run answers it."""
-    opened = 0 if fence else turns_opened(messages)
-    last_seq, turn_count = yield from take(now, session_id, len(messages), opened, fence)
+    """Append messages; each user message opens a turn, and the turn is done at once: no run answers it."""
+    opened = turns_opened(messages)
+    last_seq, turn_count = yield from take(now, session_id, len(messages), opened, None)
     first_seq = last_seq - len(messages) + 1
     if expected_seq is not None and first_seq - 1 != expected_seq:
         raise StaleSequenceError(
@@ -39,7 +38,6 @@ def append(
             last_seq=first_seq - 1,
         )
     before = turn_count - opened
-    turns = [before] * len(messages) if fence else placed(messages, before)
     if opened:
         yield Statement(
             "INSERT INTO turns (session_id, number, status, run_id, opened_at, closed_at) "
@@ -47,9 +45,10 @@ def append(
             [(session_id, number, now, now) for number in range(before + 1, turn_count + 1)],
             many=True,
         )
-    yield insert(now, session_id, first_seq, turns, messages)
-    appended = Appended(first_seq, last_seq, turns[-1])
-    yield from remember(now, request, appended)
+    yield insert(now, session_id, first_seq, placed(messages, before), messages)
+    appended = Appended(first_seq, last_seq, turn_count)
+    if request:
+        yield remember(now, request, appended)
     return appended
 
 

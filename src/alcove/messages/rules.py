@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import msgspec
 
@@ -48,15 +49,17 @@ def stored(draft: Draft) -> Stored:
     return Stored(draft.role, 0 if plain else 1, content, detail)
 
 
-def _parts(parts: Sequence[object]) -> str:
-    if not parts:
-        raise InvalidError("content is an empty list", field="content", remedy="give text, or at least one part")
-    for part in parts:
+def _parts(parts: object) -> str:
+    if not isinstance(parts, list) or not parts:
+        raise InvalidError(
+            "content is neither text nor a list of parts", field="content", remedy="give text, or at least one part"
+        )
+    for part in cast("list[object]", parts):
         if not isinstance(part, dict) or not isinstance(part.get("type"), str):  # pyright: ignore[reportUnknownMemberType]
             raise InvalidError(
                 "a part of content is not an object with a type", field="content", remedy='e.g. {"type": "text"}'
             )
-    return _json(parts, "content")
+    return _json(cast("object", parts), "content")
 
 
 def _json(value: object, field: str) -> str:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from alcove import limits
 from alcove.database.idempotency import once, write_once
 from alcove.database.op import Database
 from alcove.errors import InvalidError
 from alcove.messages import queries
-from alcove.messages.model import Appended, Draft, Message, MessagePage, Stored, Turn
+from alcove.messages.model import Appended, Draft, Message, MessagePage, Turn
 from alcove.messages.rules import check_drafts
 from alcove.sessions.rules import page_limit
 
 _END = 2**62
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class Messages:
@@ -53,7 +56,7 @@ class Messages:
         messages = check_drafts(drafts)
         if idempotency_key is None:
             return await self._database.write(queries.append, session_id, messages, expected_seq=expected_seq)
-        request = once(f"append:{session_id}", idempotency_key, _body(messages, expected_seq))
+        request = once(f"append:{session_id}", idempotency_key, _encode((expected_seq, messages)))
         appended, replayed = await write_once(
             self._database,
             request,
@@ -150,11 +153,3 @@ class Messages:
         return await self._database.read(
             queries.turns, session_id, _END if before is None else before, page_limit(limit, limits.MESSAGE_PAGE)
         )
-
-
-def _body(messages: Sequence[Stored], expected_seq: int | None) -> bytes:
-    # Lengths keep the fields apart, so that no two appends have the same bytes.
-    fields = [str(expected_seq)]
-    for message in messages:
-        fields += (message.role, str(message.format), message.content, message.detail)
-    return "\x00".join(f"{len(field)}:{field}" for field in fields).encode()

@@ -1,4 +1,7 @@
-"""Names for processes in the database: boot, pid and start time, never a bare pid, which the kernel gives again."""
+"""Names for processes in the database: never a bare pid, which the kernel gives again.
+
+A name is boot and pid namespace, pid and start time: two containers may share a database, but not their pids.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,13 @@ import os
 from alcove.sandbox.processes import boot_id, end_tree, start_time
 
 
+def _here() -> str:
+    return f"{boot_id()}.{os.stat('/proc/self/ns/pid').st_ino}"
+
+
 def named(pid: int, started: int) -> str:
     """Return the name of a process of this machine."""
-    return f"{boot_id()}:{pid}:{started}"
+    return f"{_here()}:{pid}:{started}"
 
 
 def here() -> str:
@@ -18,13 +25,19 @@ def here() -> str:
 
 
 def gone(name: str) -> bool:
-    """Return whether a process of this boot of this machine is known to be gone; False for any other machine's."""
-    boot, pid, started = name.split(":")
-    return boot == boot_id() and start_time(int(pid)) != int(started)
+    """Return whether a process is known to be gone; False for those of other machines and containers."""
+    place, pid, started = name.split(":")
+    return place == _here() and start_time(int(pid)) != int(started)
 
 
-def end(name: str) -> None:
-    """End a tree of processes by its name, when it is of this boot and still there."""
-    if name:
-        boot, pid, started = name.split(":")
-        end_tree(int(pid), int(started), boot)
+def end(name: str) -> bool:
+    """End a tree of processes by its name; return whether nothing of it is left here. Blocks some seconds at most."""
+    if not name:
+        return True
+    place, pid, started = name.split(":")
+    if place != _here():
+        return True
+    try:
+        return end_tree(int(pid), int(started), boot_id())
+    except PermissionError:
+        return False

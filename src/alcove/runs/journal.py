@@ -39,7 +39,7 @@ class Journal:
         self._changed = asyncio.Event()
         self._drained = asyncio.Event()
         self._drained.set()
-        self._closing = False
+        self._closed = False
         self._head_left = limits.JOURNAL_HEAD_BYTES
         self._head_end = 0
         self._tail: deque[tuple[int, int]] = deque()
@@ -51,8 +51,8 @@ class Journal:
         await self._drained.wait()
 
     def add_text(self, stream: str, text: str) -> None:
-        """Take output without waiting."""
-        if not text:
+        """Take output without waiting; none is taken once the journal is closed or cannot be written."""
+        if not text or self._closed:
             return
         self._buffer.append((stream, text))
         self._buffered += len(text)
@@ -66,23 +66,31 @@ class Journal:
         Raises:
             StaleEpochError: The run has lost its lease; what is buffered is not written.
         """
-        while not (self._closing and not self._buffer):
-            await self._changed.wait()
-            self._changed.clear()
-            batch, self._buffer, self._buffered = self._buffer, [], 0
+        try:
+            while not (self._closed and not self._buffer):
+                await self._changed.wait()
+                self._changed.clear()
+                batch, self._buffer, self._buffered = self._buffer, [], 0
+                self._drained.set()
+                for entries in _batches(batch):
+                    await self._write(entries)
+        finally:
+            # A program that goes on talking must not wait for a writer that is no more.
+            self._closed = True
             self._drained.set()
-            for entries in _batches(batch):
-                dropped = self._account(entries)
-                await self._database.write(queries.journal, self._session_id, self._fence, self.next, entries, dropped)
-                self.next += len(entries)
-                self._events.wake(self._fence.run_id)
 
     def close(self) -> None:
         """Let `write` end once everything is written."""
         for stream, decoder in self._decoders.items():
             self.add_text(stream, decoder.decode(b"", final=True))
-        self._closing = True
+        self._closed = True
         self._changed.set()
+
+    async def _write(self, entries: list[Entry]) -> None:
+        dropped = self._account(entries)
+        await self._database.write(queries.journal, self._session_id, self._fence, self.next, entries, dropped)
+        self.next += len(entries)
+        self._events.wake(self._fence.run_id)
 
     def _account(self, entries: list[Entry]) -> tuple[int, int] | None:
         """Count what is about to be written; return the numbers between which events are to be forgotten."""

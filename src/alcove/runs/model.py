@@ -32,7 +32,7 @@ TURN_ENDS: dict[str, TurnStatus] = {
 
 
 class Run(msgspec.Struct, frozen=True):
-    """A run as it stood when it was read. The fields are in the order of `queries.COLUMNS`.
+    """A run as it stood when it was read. The fields are in the order of `queries._COLUMNS`.
 
     Attributes:
         turn: The turn that it answers.

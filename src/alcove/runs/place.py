@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from alcove import ids
+from alcove.errors import ConfigurationError
+from alcove.workspaces.failures import translated
 from alcove.workspaces.remove import remove
 
 # What a run's environment takes over from the server's; everything else is made here or named by the agent.
@@ -18,38 +20,52 @@ _SOCKET_PATH_BYTES: Final = 107  # sun_path of unix(7), less the NUL
 
 
 class RunFolder:
-    """`<home>/runs/<id>/`, with `tmp/` for the program and `socket` for Alcove. Blocks; call it in a thread.
+    """`<home>/runs/<name>/`, with `tmp/` for the program and `socket` for Alcove. Its methods block.
 
     Attributes:
-        path: The folder.
+        path: The folder; the run's id tells it, so that whoever finds the run lost can remove it.
         tmp: TMPDIR of the run.
         socket: Where the run finds Alcove; short enough to be the address of a Unix socket.
     """
 
-    def __init__(self, home: Path, *, owner: int | None) -> None:
-        above = home / "runs"
-        name = ids.new_secret()[:16]
-        if len(os.fsencode(above / name / "socket")) > _SOCKET_PATH_BYTES:
-            above = Path(tempfile.gettempdir()) / f"alcove-{os.geteuid()}"
-        above.mkdir(mode=0o711, parents=True, exist_ok=True)
-        if above.is_symlink() or above.stat().st_uid != os.geteuid():
-            raise PermissionError(f"{above} belongs to somebody else")
-        self.path = above / name
+    def __init__(self, home: Path, run_id: str) -> None:
+        name = run_id.replace("-", "")[-16:]  # the random part of a UUIDv7
+        self.path = home / "runs" / name
+        if len(os.fsencode(self.path / "socket")) > _SOCKET_PATH_BYTES:
+            self.path = Path(tempfile.gettempdir()) / f"alcove-{os.geteuid()}" / name
         self.tmp = self.path / "tmp"
         self.socket = self.path / "socket"
-        self.path.mkdir(mode=0o700)
-        self.tmp.mkdir(mode=0o700)
-        if owner is not None:
-            os.chown(self.tmp, owner, owner)
-            os.chown(self.path, owner, owner)
+
+    def make(self, *, owner: int | None) -> None:
+        """Make the folder.
+
+        Raises:
+            StorageError: The disk could not do it; nothing was made.
+            ConfigurationError: Somebody else has put something at its place.
+        """
+        above = self.path.parent
+        with translated(str(self.path)):
+            above.mkdir(mode=0o711, parents=True, exist_ok=True)
+            if above.is_symlink() or above.stat().st_uid != os.geteuid():
+                raise ConfigurationError(f"{above} belongs to somebody else", remedy="remove it, or set ALCOVE_HOME")
+            self.path.mkdir(mode=0o700)
+            try:
+                self.tmp.mkdir(mode=0o700)
+                if owner is not None:
+                    os.chown(self.tmp, owner, owner)
+                    os.chown(self.path, owner, owner)
+            except OSError:
+                self.remove()
+                raise
 
     def remove(self) -> None:
-        """Remove the folder and whatever the run left in it."""
-        above = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            remove(above, os.fsencode(self.path.name))
-        finally:
-            os.close(above)
+        """Remove the folder and whatever the run left in it; one that is gone already is no error."""
+        with suppress(FileNotFoundError):
+            above = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                remove(above, os.fsencode(self.path.name))
+            finally:
+                os.close(above)
 
 
 def environment(

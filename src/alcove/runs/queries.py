@@ -27,23 +27,36 @@ _COLUMNS = (
 LEASE: Micros = limits.LEASE_S * SECOND
 
 
+class Lost(msgspec.Struct, frozen=True):
+    """A run whose holder is gone, and the tree of processes that it may have left."""
+
+    run_id: str
+    tree: str
+
+
 class Started(msgspec.Struct, frozen=True):
-    """A run that holds its session; also the answer kept under an idempotency key."""
+    """A run that holds its session; also the answer kept under an idempotency key.
+
+    Attributes:
+        lost: Whose lease it took over: what that has left is ended before anything of this run begins.
+    """
 
     run_id: str
     session_id: str
     epoch: int
     turn: int
     seq: int
+    lost: Lost | None = None
 
 
 def start(now: Micros, new: NewRun, message: Stored, request: Once | None) -> Steps[Started]:
     """Take the lease, open a turn, append the user's message, freeze the authority and record the run: all or nothing.
 
-    A run that has lost its lease is marked lost here; its processes were ended before (`service.start`).
+    A run that has lost its lease is marked lost here. Its processes are ended next, and until then this run's row names
+    them, so that whoever has to take over from this one ends them.
     """
     fence = yield from heads.hold(now, new.session_id, new.id, LEASE)
-    yield from _lose_others(now, new.session_id)
+    lost = yield from _lose(now, new.session_id)
     seq, turn = yield from heads.take(now, new.session_id, 1, 1, fence)
     yield Statement(
         "INSERT INTO turns (session_id, number, status, run_id, opened_at, closed_at) VALUES (?, ?, 'open', ?, ?, 0)",
@@ -52,23 +65,29 @@ def start(now: Micros, new: NewRun, message: Stored, request: Once | None) -> St
     yield messages.insert(now, new.session_id, seq, [turn], [message])
     yield Statement(
         f"INSERT INTO runs ({_COLUMNS}, cancelling) "
-        "VALUES (?, ?, ?, ?, 'running', NULL, '', 0, ?, ?, '', ?, ?, '', '', ?, 0, 0)",
-        (new.id, new.session_id, turn, new.agent, fence.epoch, new.holder, new.authority_json, new.digest, now),
+        "VALUES (?, ?, ?, ?, 'running', NULL, '', 0, ?, ?, ?, ?, ?, '', '', ?, 0, 0)",
+        (new.id, new.session_id, turn, new.agent, fence.epoch, new.holder, lost.tree if lost else "")
+        + (new.authority_json, new.digest, now),
     )
     queued = Entry("run.queued", {"run_id": new.id, "session_id": new.session_id, "agent": new.agent})
     said = Entry("message", {"seq": seq, "turn": turn, "role": "user"})
     yield events.insert(now, new.id, 1, [queued, said])
-    started = Started(new.id, new.session_id, fence.epoch, turn, seq)
-    yield from remember(now, request, started)
+    started = Started(new.id, new.session_id, fence.epoch, turn, seq, lost)
+    if request:
+        yield remember(now, request, started)
     return started
 
 
-def _lose_others(now: Micros, session_id: str) -> Steps[None]:
-    """Mark runs lost that did not end by themselves, when their lease has passed to somebody else."""
-    gone = yield Statement("SELECT id, turn FROM runs WHERE session_id = ? AND ended_at = 0", (session_id,))
-    for run_id, turn in gone:
-        yield from _close(now, session_id, run_id, turn, Ending(status=RunStatus.LOST, error="its process is gone"), 0)
-        yield from events.add_last(now, run_id, _finished(Ending(status=RunStatus.LOST, error="its process is gone")))
+def _lose(now: Micros, session_id: str) -> Steps[Lost | None]:
+    """Mark the run lost that holds the session no more but has not ended; there is one at most."""
+    rows = yield Statement("SELECT id, turn, tree FROM runs WHERE session_id = ? AND ended_at = 0", (session_id,))
+    if not rows:
+        return None
+    [(run_id, turn, tree)] = rows
+    ending = Ending(status=RunStatus.LOST, error="its process is gone")
+    yield from _close(now, session_id, run_id, turn, ending, 0)
+    yield from events.add_last(now, run_id, _finished(ending))
+    return Lost(run_id, tree)
 
 
 def _close(now: Micros, session_id: str, run_id: str, turn: int, ending: Ending, answer_seq: int) -> Steps[None]:
@@ -147,7 +166,7 @@ def get(now: Micros, run_id: str) -> Steps[Run]:
 
 
 def live(now: Micros, session_id: str) -> Steps[list[Run]]:
-    """Return the runs of a session that have not ended: one, or a lost one beside it."""
+    """Return the runs of a session that have not ended: one at most."""
     rows = yield Statement(f"SELECT {_COLUMNS} FROM runs WHERE session_id = ? AND ended_at = 0", (session_id,))
     return [Run(*row) for row in rows]
 
@@ -170,7 +189,7 @@ def lose(now: Micros, run_id: str, holder: str) -> Steps[bool]:
         return False
     [(session_id, epoch)] = rows
     yield from heads.release(now, session_id, Fence(run_id, epoch))
-    yield from _lose_others(now, session_id)
+    yield from _lose(now, session_id)
     return True
 
 
@@ -194,11 +213,9 @@ def page(now: Micros, session_id: str | None, limit: int, cursor: str | None) ->
     return RunPage(runs, encode_cursor(runs[-1].created_us, runs[-1].id) if len(rows) > limit else None)
 
 
-def stale(now: Micros, session_id: str) -> Steps[list[Run]]:
-    """Return runs of a session that have not ended but have lost the lease."""
-    rows = yield Statement(
-        f"SELECT {_COLUMNS} FROM runs WHERE session_id = ? AND ended_at = 0 AND id NOT IN "
-        "(SELECT lease_run FROM heads WHERE session_id = ? AND lease_until > ?)",
-        (session_id, session_id, now),
+def lapsed(now: Micros, session_id: str, run_id: str) -> Steps[bool]:
+    """Return whether a run holds its session no more."""
+    held = yield Statement(
+        "SELECT 1 FROM heads WHERE session_id = ? AND lease_run = ? AND lease_until > ?", (session_id, run_id, now)
     )
-    return [Run(*row) for row in rows]
+    return not held

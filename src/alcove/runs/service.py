@@ -10,25 +10,34 @@ from alcove import ids, limits
 from alcove.agents.base import Line, Prompt
 from alcove.agents.catalog import Agent, Catalog
 from alcove.agents.function import FunctionAgent
-from alcove.database.idempotency import once, recall, write_once
+from alcove.database.idempotency import Once, once, recall, write_once
 from alcove.database.op import Database
-from alcove.errors import ClosedError, InvalidError, TooLargeError
+from alcove.errors import (
+    ClosedError,
+    ConflictError,
+    DatabaseError,
+    InvalidError,
+    SandboxError,
+    StorageError,
+    TooLargeError,
+)
 from alcove.events.model import Event
 from alcove.events.service import Events
 from alcove.messages import queries as message_queries
-from alcove.messages.model import Draft
+from alcove.messages.model import Draft, Stored
 from alcove.messages.rules import stored
 from alcove.messages.service import Messages
 from alcove.runs import holder, queries
 from alcove.runs.grants import freeze
 from alcove.runs.model import NewRun, Reply, Run, RunPage, RunStatus
-from alcove.runs.queries import Started
+from alcove.runs.queries import Lost, Started
 from alcove.runs.supervisor import Supervisor
 from alcove.runs.working import Workshop
 from alcove.sessions.rules import page_limit
 from alcove.sessions.service import Sessions
 
 _log = logging.getLogger("alcove.runs")
+_EVENTS = 2**62
 
 
 class Runs:
@@ -63,6 +72,7 @@ class Runs:
         self._workshop = workshop
         self._default_agent = default_agent
         self._holder = holder.here()
+        self._starting: set[asyncio.Task[Run]] = set()
         self._live: dict[str, tuple[Supervisor, asyncio.Task[Run]]] = {}
         self._closing = False
 
@@ -99,29 +109,40 @@ class Runs:
             raise ClosedError("no more runs are started here: Alcove is stopping", remedy="try again later")
         said = _checked(message)
         session = await self._sessions.get(session_id)
-        name = agent or session.agent or self._default_agent
-        body = f"{len(name)}:{name}{len(message)}:{message}{language}{timeout_s}".encode(errors="replace")
-        request = once(f"run:{session_id}", idempotency_key, body)
+        body = ascii((agent, message, language, timeout_s))
+        request = once(f"run:{session_id}", idempotency_key, body.encode())
         if request and (seen := await recall(self._database, request, Started)):
             return await self.get(seen.run_id)
-        answering = self._agents.get(name)
-        await self._end_stale(session_id)
-        run_id = ids.new_id()
+        answering = self._agents.get(agent or session.agent or self._default_agent)
         prompt = Prompt(message=message, history=await self._history(session_id, answering), language=language)
-        job = await self._workshop.prepare(session_id, run_id, answering, prompt, _timeout(timeout_s))
+        # A caller that goes away must not leave a run that is recorded and that nobody looks after.
+        task = asyncio.create_task(self._start(session_id, answering, prompt, said, _timeout(timeout_s), request))
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+        return await asyncio.shield(task)
+
+    async def _start(
+        self,
+        session_id: str,
+        agent: Agent,
+        prompt: Prompt,
+        said: Stored,
+        timeout_s: float | None,
+        request: Once | None,
+    ) -> Run:
+        run_id = ids.new_id()
+        job = await self._workshop.prepare(session_id, run_id, agent, prompt, timeout_s)
         try:
             authority, digest = freeze(job.authority)
             new = NewRun(
                 id=run_id,
                 session_id=session_id,
-                agent=name,
+                agent=agent.name,
                 holder=self._holder,
                 authority_json=authority,
                 digest=digest,
             )
-            started, replayed = await write_once(
-                self._database, request, Started, queries.start, new, stored(said), request
-            )
+            started, replayed = await write_once(self._database, request, Started, queries.start, new, said, request)
         except BaseException:
             await job.work.clean()
             raise
@@ -132,7 +153,7 @@ class Runs:
         task = asyncio.create_task(supervisor.supervise(), name=f"run {run_id}")
         self._live[run_id] = (supervisor, task)
         task.add_done_callback(lambda done: self._forget(run_id, done))
-        _log.info("run started", extra={"run_id": run_id, "session_id": session_id, "agent": name})
+        _log.info("run started", extra={"run_id": run_id, "session_id": session_id, "agent": agent.name})
         return await self.get(run_id)
 
     async def stream(
@@ -151,7 +172,14 @@ class Runs:
         return await self.reply(run.id)
 
     async def events(self, run_id: str, after: int = 0) -> AsyncIterator[Event]:
-        """Yield the events of a run after number `after`, to its last one, waiting for those to come."""
+        """Yield the events of a run after number `after`, to its last one, waiting for those to come.
+
+        Raises:
+            RunNotFoundError: There is none of that id.
+            InvalidError: `after` is no number of an event.
+        """
+        if not 0 <= after < _EVENTS:
+            raise InvalidError(f"{after} is no number of an event", field="after", remedy="use the id of one, or 0")
         await self.get(run_id)
         async for event in self._events.subscribe(run_id, after):
             yield event
@@ -200,11 +228,12 @@ class Runs:
         return run if run.ended else await self._database.write(queries.ask_cancel, run_id)
 
     async def cancel_session(self, session_id: str) -> None:
-        """Cancel whatever runs in a session, and wait until it has ended."""
-        for run in await self._database.read(queries.live, session_id):
-            await self.cancel(run.id)
-            if run.id not in self._live:
-                await self._end_if_gone(run)
+        """Cancel whatever runs in a session, here or in another process, and wait until it has ended."""
+        for live in await self._database.read(queries.live, session_id):
+            run = await self.cancel(live.id)
+            while not run.ended and not await self._end_if_gone(run):
+                await asyncio.sleep(limits.EVENT_POLL_S)
+                run = await self.get(run.id)
 
     async def recover(self) -> int:
         """Mark runs lost whose holder is gone, end what they left, and return how many. Done when Alcove opens."""
@@ -212,12 +241,25 @@ class Runs:
         while runs := await self._database.read(queries.all_live, after, limits.PAGE):
             after = runs[-1].id
             for run in runs:
-                found += await self._end_if_gone(run)
+                try:
+                    found += await self._end_if_gone(run)
+                except (SandboxError, StorageError, ConflictError):
+                    _log.exception("a lost run could not be ended", extra={"run_id": run.id})
         return found
+
+    async def watch(self) -> None:
+        """Recover again and again, so that the end of another process is noticed. Goes on until it is cancelled."""
+        while True:
+            await asyncio.sleep(limits.LEASE_S)
+            try:
+                await self.recover()
+            except DatabaseError:
+                _log.exception("lost runs could not be looked for")
 
     async def close(self, drain_s: float = 0) -> None:
         """Start no more runs, give the live ones `drain_s` seconds to end, then cancel them and wait."""
         self._closing = True
+        await asyncio.gather(*self._starting, return_exceptions=True)
         tasks = [task for _, task in self._live.values()]
         if tasks and drain_s > 0:
             await asyncio.wait(tasks, timeout=drain_s)
@@ -244,25 +286,19 @@ class Runs:
         window = await self._messages.window(session_id, rounds=agent.history_rounds)
         return [Line(message.role, message.text) for message in window]
 
-    async def _end_stale(self, session_id: str) -> None:
-        """End the processes of a run that has lost its lease, before anybody else's begin."""
-        for run in await self._database.read(queries.stale, session_id):
-            await asyncio.to_thread(holder.end, run.tree)
-
     async def _end_if_gone(self, run: Run) -> bool:
-        """Mark a run lost when the process that looked after it on this boot of this machine is gone."""
-        lapsed = run.id in {stale.id for stale in await self._database.read(queries.stale, run.session_id)}
-        if not lapsed and not holder.gone(run.holder):
+        """Mark a run lost when its lease has run out, or the process that looked after it on this machine is gone."""
+        if not holder.gone(run.holder) and not await self._database.read(queries.lapsed, run.session_id, run.id):
             return False
-        await asyncio.to_thread(holder.end, run.tree)
+        await self._workshop.clear(Lost(run.id, run.tree))
         return await self._database.write(queries.lose, run.id, run.holder)
 
 
-def _checked(message: str) -> Draft:
-    """Return the user's message as a draft.
+def _checked(message: str) -> Stored:
+    """Return the user's message as it will be written.
 
     Raises:
-        InvalidError: It is empty, or has a NUL or a lone surrogate.
+        InvalidError: It is empty, or has a lone surrogate.
         TooLargeError: It is past `limits.CHAT_BYTES`.
     """
     if not message.strip():
@@ -275,7 +311,7 @@ def _checked(message: str) -> Draft:
             limit=limits.CHAT_BYTES,
             remedy="put it into a file of the workspace",
         )
-    return Draft("user", message)
+    return stored(Draft("user", message))
 
 
 def _timeout(timeout_s: float | None) -> float | None:

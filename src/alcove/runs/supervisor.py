@@ -11,7 +11,7 @@ import msgspec
 
 from alcove import limits
 from alcove.database.op import Database
-from alcove.errors import AlcoveError, StaleEpochError
+from alcove.errors import AlcoveError, DatabaseError, StaleEpochError
 from alcove.events.service import Events
 from alcove.messages.model import Draft, Stored
 from alcove.messages.rules import stored
@@ -63,8 +63,8 @@ class Supervisor:
     async def launched(self, *, tree: str, rung: str, guarantees: str) -> None:
         """Record the run's processes and what confines them. Called once, before any output."""
         n = self.journal.next
-        self.journal.next += 1
         await self._database.write(queries.launched, self.started, self.fence, tree, rung, guarantees, n)
+        self.journal.next += 1
         self._events.wake(self.started.run_id)
 
     async def supervise(self) -> Run:
@@ -75,12 +75,10 @@ class Supervisor:
         try:
             ending = await self._finish_work()
             self.journal.close()
-            await writing
-            changed, usage = await self._work.compare()
-            ending = msgspec.structs.replace(ending, files=changed)
-            run = await self._end(ending, usage)
-        except StaleEpochError:
-            run = await self._lost()
+            problem = await writing
+            if problem and ending.status != RunStatus.LOST:
+                ending = msgspec.structs.replace(ending, status=RunStatus.FAILED, error=problem)
+            run = await self._end(ending)
         finally:
             timer.cancel()
             for task in (lease, writing):
@@ -109,26 +107,35 @@ class Supervisor:
             self.stop(RunStatus.FAILED)
             error = f"{type(problem).__name__}: {problem}"
         self.stop(RunStatus.FINISHED)
+        error = _cut(error, limits.RUN_ERROR_BYTES).replace("\x00", "\ufffd")
         return Ending(status=self.stopped.result(), text=text, exit_code=code, error=error)
 
-    async def _end(self, ending: Ending, usage: Usage | None) -> Run:
-        if ending.status == RunStatus.LOST:
-            return await self._lost()
-        return await self._database.write(
-            queries.finish,
-            self.started,
-            self.fence,
-            self.journal.next,
-            ending,
-            self._answer(ending),
-            usage,
-        )
-
-    async def _lost(self) -> Run:
-        """Leave the end to whoever took over; if nobody has, say that the run is lost."""
+    async def _end(self, ending: Ending) -> Run:
+        """Write the end; one that has lost its lease leaves that to whoever took over, or says that it is lost."""
+        if ending.status != RunStatus.LOST:
+            with suppress(StaleEpochError):
+                return await self._finish(ending)
         run = await self._database.read(queries.get, self.started.run_id)
         await self._database.write(queries.lose, run.id, run.holder)
         return await self._database.read(queries.get, run.id)
+
+    async def _finish(self, ending: Ending) -> Run:
+        usage = None
+        try:
+            changed, usage = await self._work.compare()
+            ending = msgspec.structs.replace(ending, files=changed)
+        except (AlcoveError, OSError):
+            _log.warning("the workspace cannot be read", exc_info=True, extra={"run_id": self.started.run_id})
+        n, answer, waited_s = self.journal.next, self._answer(ending), 0.0
+        while True:
+            try:
+                return await self._database.write(queries.finish, self.started, self.fence, n, ending, answer, usage)
+            except DatabaseError as problem:
+                # A full or busy disk may get better while the lease lasts; after that, the run is lost.
+                if not problem.retryable or waited_s >= limits.LEASE_S:
+                    raise
+            await asyncio.sleep(limits.LEASE_RENEW_S)
+            waited_s += limits.LEASE_RENEW_S
 
     def _answer(self, ending: Ending) -> Stored:
         """Return the message that the run leaves: what was said, and for a run that was ended a closing note."""
@@ -137,7 +144,8 @@ class Supervisor:
             RunStatus.TIMED_OUT: f"[timed out after {self._work.timeout_s:g} s]",
             RunStatus.FAILED: f"[failed: {ending.error or 'see the server log'}]",
         }.get(RunStatus(ending.status), "")
-        text = _cut("\n".join(part for part in (ending.text, note) if part))
+        room = limits.MESSAGE_BYTES - limits.RUN_ERROR_BYTES - limits.KIB
+        text = "\n".join(part for part in (_cut(ending.text, room), note) if part)
         metadata: Metadata = {"run_id": self.started.run_id, "exit_code": ending.exit_code}
         # Providers refuse a message without content; `silent` tells that nothing was said.
         if not text:
@@ -145,39 +153,35 @@ class Supervisor:
         return stored(Draft("assistant", text or "(no output)", metadata=metadata))
 
     async def _keep_lease(self) -> None:
-        """Renew the lease; when it is lost, or the database cannot be reached for as long as it lasts, stop."""
+        """Renew the lease to the end of the run; when that fails for as long as it lasts, stop."""
         loop = asyncio.get_running_loop()
         good_until = loop.time() + limits.LEASE_S
-        while not self.stopped.done():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(limits.LEASE_RENEW_S):
-                    await asyncio.shield(self.stopped)
+        while loop.time() < good_until:
+            await asyncio.sleep(limits.LEASE_RENEW_S)
+            asked_at = loop.time()
             try:
                 async with asyncio.timeout_at(good_until):
-                    asked_at = loop.time()
                     if await self._database.write(queries.renew, self.started.session_id, self.fence):
                         self.stop(RunStatus.CANCELLED)
                 good_until = asked_at + limits.LEASE_S
             except StaleEpochError:
-                self.stop(RunStatus.LOST)
+                break
             except (TimeoutError, AlcoveError):
-                if loop.time() >= good_until:
-                    self.stop(RunStatus.LOST)
-                else:
-                    _log.warning("lease not renewed", exc_info=True, extra={"run_id": self.started.run_id})
+                _log.warning("lease not renewed", exc_info=True, extra={"run_id": self.started.run_id})
+        self.stop(RunStatus.LOST)
 
-    async def _write_journal(self) -> None:
+    async def _write_journal(self) -> str:
+        """Write what the run says until the journal is closed; return what went wrong, `''` for nothing."""
         try:
             await self.journal.write()
         except StaleEpochError:
             self.stop(RunStatus.LOST)
-            raise
-        except AlcoveError:
+        except AlcoveError as problem:
             self.stop(RunStatus.FAILED)
-            raise
+            return str(problem)
+        return ""
 
 
-def _cut(text: str) -> str:
-    room = limits.MESSAGE_BYTES - limits.KIB
-    encoded = text.encode(errors="replace")
-    return text if len(encoded) <= room else encoded[:room].decode(errors="ignore")
+def _cut(text: str, room: int) -> str:
+    """Return the beginning of a text, at most `room` bytes of it, as valid Unicode."""
+    return text.encode(errors="replace")[:room].decode(errors="ignore")

@@ -10,16 +10,17 @@ from pathlib import Path
 import msgspec
 
 from alcove import ids, limits
-from alcove.agents.base import AgentContext, Invocation, Line, Prompt
+from alcove.agents.base import AgentContext, Line, Prompt
 from alcove.agents.catalog import Agent
 from alcove.agents.command import CommandAgent
 from alcove.agents.function import FunctionAgent
-from alcove.errors import ConfigurationError
+from alcove.errors import ConfigurationError, LaunchError
 from alcove.messages.service import Messages
 from alcove.runs import holder
 from alcove.runs.grants import Authority, for_program
 from alcove.runs.model import RunStatus
 from alcove.runs.place import RunFolder, environment
+from alcove.runs.queries import Lost
 from alcove.runs.supervisor import Supervisor, Work
 from alcove.sandbox.policy import Policy
 from alcove.sandbox.service import Sandbox
@@ -89,7 +90,10 @@ class Workshop:
         """Return a run that is ready to start; whatever can be refused is refused here, before a row is written."""
         timeout_s = timeout_s or agent.timeout_s
         if isinstance(agent, FunctionAgent):
-            return self._function(session_id, run_id, agent, prompt, timeout_s)
+            if self._workspaces:
+                await self._workspaces.ensure(session_id)
+            look = await _Look.at(self._workspaces, session_id)
+            return self._function(session_id, run_id, agent, prompt, look, timeout_s)
         if self._workspaces is None:
             raise ConfigurationError(
                 f"agent {agent.name!r} is a program, and this hub has no workspaces",
@@ -100,12 +104,12 @@ class Workshop:
         sandbox.require()
         invocation = agent.invocation(prompt)
         uid = await self._workspaces.ensure(session_id)
-        folder = await asyncio.to_thread(RunFolder, self._home, owner=uid)
+        look = await _Look.at(self._workspaces, session_id)
+        folder = RunFolder(self._home, run_id)
         home = self._workspaces.home(session_id)
         write = (str(self._workspaces.path(session_id)), str(home), str(folder.path))
         env = environment(self._environ, invocation.env, session_id=session_id, run_id=run_id, home=home, folder=folder)
-        program = _Program(self._workspaces, sandbox, session_id, agent, invocation, folder)
-        program.policy = Policy(
+        policy = Policy(
             argv=invocation.argv,
             env=env,
             cwd=write[0],
@@ -115,12 +119,44 @@ class Workshop:
             uid=uid,
             hide=self._hide,
         )
-        program.door = self.door
-        await program.look()
+        policy.check()
+        program = _Program(sandbox, session_id, agent, invocation.stdin, policy, folder, self.door)
         authority = for_program(agent.name, invocation, write, timeout_s)
-        return Job(authority, Work(run=program.run, compare=program.compare, clean=program.clean, timeout_s=timeout_s))
+        await asyncio.to_thread(folder.make, owner=uid)
+        return self._job(authority, program.run, look, program.clean)
 
-    def _function(self, session_id: str, run_id: str, agent: FunctionAgent, prompt: Prompt, timeout_s: float) -> Job:
+    async def clear(self, lost: Lost) -> None:
+        """End what a lost run has left: its processes, then its folder.
+
+        Raises:
+            LaunchError: A process of it cannot be ended; nothing may start in its session.
+        """
+        if not await asyncio.to_thread(holder.end, lost.tree):
+            raise LaunchError(
+                f"processes of run {lost.run_id} are still there",
+                remedy="end them",
+                step="takeover",
+                run_id=lost.run_id,
+            )
+        await asyncio.to_thread(RunFolder(self._home, lost.run_id).remove)
+
+    def _job(
+        self,
+        authority: Authority,
+        work: Callable[[Supervisor], Awaitable[tuple[str, int | None]]],
+        look: _Look,
+        clean: Callable[[], Awaitable[None]],
+    ) -> Job:
+        async def run(supervisor: Supervisor) -> tuple[str, int | None]:
+            if supervisor.started.lost:
+                await self.clear(supervisor.started.lost)
+            return await work(supervisor)
+
+        return Job(authority, Work(run=run, compare=look.compare, clean=clean, timeout_s=authority.timeout_s))
+
+    def _function(
+        self, session_id: str, run_id: str, agent: FunctionAgent, prompt: Prompt, look: _Look, timeout_s: float
+    ) -> Job:
         async def run(supervisor: Supervisor) -> tuple[str, int | None]:
             await supervisor.launched(tree="", rung="in-process", guarantees="{}")
             loop = asyncio.get_running_loop()
@@ -129,65 +165,90 @@ class Workshop:
                 window = await self._messages.window(session_id, rounds=rounds, before=supervisor.started.seq)
                 return [Line(message.role, message.text) for message in window]
 
+            def emit(text: str) -> None:
+                # Lone surrogates, which no database takes, become question marks.
+                valid = text.encode(errors="replace").decode()
+                loop.call_soon_threadsafe(supervisor.journal.add_text, "stdout", valid)
+
             context = AgentContext(
                 session_id=session_id,
                 run_id=run_id,
                 message=prompt.message,
                 workspace=str(self._workspaces.path(session_id)) if self._workspaces else "",
                 history=history,
-                emit=lambda text: loop.call_soon_threadsafe(supervisor.journal.add_text, "stdout", text) and None,
+                emit=emit,
             )
             answering = asyncio.create_task(agent.answer(context))
             await asyncio.wait({answering, supervisor.stopped}, return_when=asyncio.FIRST_COMPLETED)
             if answering.done():
                 return answering.result(), None
             answering.cancel()
-            await asyncio.wait({answering})
+            # One that will not be cancelled is left alone: it must not hold the session for ever.
+            await asyncio.wait({answering}, timeout=limits.KILL_GRACE_S)
             return "", None
-
-        async def compare() -> tuple[None, None]:
-            return None, None
 
         async def clean() -> None:
             return None
 
         authority = Authority(agent=agent.name, network="process", timeout_s=timeout_s)
-        return Job(authority, Work(run=run, compare=compare, clean=clean, timeout_s=timeout_s))
+        return self._job(authority, run, look, clean)
+
+
+class _Look:
+    """What was in a workspace before a run, to tell afterwards what changed."""
+
+    def __init__(self, workspaces: Workspaces | None, session_id: str) -> None:
+        self._workspaces = workspaces
+        self._session_id = session_id
+        self._before: dict[str, tuple[int, int]] | None = None
+
+    @classmethod
+    async def at(cls, workspaces: Workspaces | None, session_id: str) -> _Look:
+        look = cls(workspaces, session_id)
+        if workspaces:
+            look._before = _marks(await workspaces.list_files(session_id))
+        return look
+
+    async def compare(self) -> tuple[tuple[str, ...] | None, Usage | None]:
+        """Return which files changed, and what the workspace takes now."""
+        if self._workspaces is None:
+            return None, None
+        usage = await self._workspaces.measure(self._session_id)
+        after = _marks(await self._workspaces.list_files(self._session_id))
+        if self._before is None or after is None:
+            return None, usage
+        before = self._before
+        changed = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
+        return tuple(path.encode(errors="replace").decode() for path in changed[: limits.CHANGED_FILES]), usage
 
 
 class _Program:
     """One program on one message."""
 
-    policy: Policy
-    door: Door | None
-
     def __init__(
         self,
-        workspaces: Workspaces,
         sandbox: Sandbox,
         session_id: str,
         agent: CommandAgent,
-        invocation: Invocation,
+        stdin: bytes,
+        policy: Policy,
         folder: RunFolder,
+        door: Door | None,
     ) -> None:
-        self._workspaces = workspaces
         self._sandbox = sandbox
         self._session_id = session_id
         self._agent = agent
-        self._invocation = invocation
+        self._stdin = stdin
+        self._policy = policy
         self._folder = folder
-        self._before: dict[str, tuple[int, int]] | None = None
+        self._door = door
         self._transcript = agent.transcript()
-
-    async def look(self) -> None:
-        """Remember what is in the workspace, to tell afterwards what changed."""
-        self._before = _marks(await self._workspaces.list_files(self._session_id))
 
     async def run(self, supervisor: Supervisor) -> tuple[str, int | None]:
         """Start the program, carry its output, end it when the run is stopped; return its answer and exit code."""
         close_door = await self._open_door(supervisor.started.run_id)
         try:
-            process = await self._sandbox.spawn(self.policy, stdin=self._invocation.stdin)
+            process = await self._sandbox.spawn(self._policy, stdin=self._stdin)
             killer = asyncio.create_task(_kill_when_stopped(process, supervisor))
             try:
                 await supervisor.launched(
@@ -211,29 +272,19 @@ class _Program:
         answer = await asyncio.to_thread(self._agent.answer, self._transcript, code)
         return answer, code
 
-    async def compare(self) -> tuple[tuple[str, ...] | None, Usage | None]:
-        """Return which files changed, and what the workspace takes now."""
-        usage = await self._workspaces.measure(self._session_id)
-        after = _marks(await self._workspaces.list_files(self._session_id))
-        if self._before is None or after is None:
-            return None, usage
-        before = self._before
-        changed = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
-        return tuple(path.encode(errors="replace").decode() for path in changed[: limits.CHANGED_FILES]), usage
-
     async def clean(self) -> None:
         """Remove the run's own folder."""
         await asyncio.to_thread(self._folder.remove)
 
     async def _open_door(self, run_id: str) -> Callable[[], Awaitable[None]] | None:
-        if self.door is None:
+        if self._door is None:
             return None
         token = ids.new_secret()
-        close = await self.door(self._session_id, run_id, token, self._folder.socket)
-        if self.policy.uid is not None:
-            os.chown(self._folder.socket, self.policy.uid, self.policy.uid)
-        env = {**self.policy.env, "ALCOVE_RUN_TOKEN": token, "ALCOVE_SOCKET": str(self._folder.socket)}
-        self.policy = msgspec.structs.replace(self.policy, env=env)
+        close = await self._door(self._session_id, run_id, token, self._folder.socket)
+        if self._policy.uid is not None:
+            os.chown(self._folder.socket, self._policy.uid, self._policy.uid)
+        env = {**self._policy.env, "ALCOVE_RUN_TOKEN": token, "ALCOVE_SOCKET": str(self._folder.socket)}
+        self._policy = msgspec.structs.replace(self._policy, env=env)
         return close
 
 

@@ -25,6 +25,7 @@ _COLUMNS = """s.id, s.tenant, s.app, s.user_id, s.key, s.parent_id, s.root_id, s
          ELSE 'active' END"""
 _GET = f"SELECT {_COLUMNS} FROM sessions s JOIN heads h ON h.session_id = s.id WHERE s.id = ?"
 _END_OF_TIME: Micros = 2**63 - 1
+_AFTER_ID = "~"  # sorts after every character of an id
 
 
 class Created(msgspec.Struct, frozen=True):
@@ -46,7 +47,8 @@ def create(now: Micros, new: NewSession, request: Once | None) -> Steps[Created]
                 session_id=taken,
             )
     created = Created(new.id)
-    yield from remember(now, request, created)
+    if request:
+        yield remember(now, request, created)
     return created
 
 
@@ -179,6 +181,18 @@ def get(now: Micros, session_id: str) -> Steps[Session]:
     return session
 
 
+def by_prefix(now: Micros, tenant: str, prefix: str, trashed: bool, limit: int) -> Steps[list[Session]]:
+    """Return sessions whose id begins with `prefix`, in order of id: in the trash, or outside it."""
+    condition = "s.trashed_at > 0" if trashed else "s.trashed_at = 0"
+    rows = yield Statement(
+        # A tenant that is no plain column cannot tempt a planner into reading all of that tenant's sessions.
+        f"SELECT {_COLUMNS} FROM sessions s JOIN heads h ON h.session_id = s.id "
+        f"WHERE s.id >= ? AND s.id < ? AND s.tenant || '' = ? AND {condition} ORDER BY s.id LIMIT ?",
+        (now, prefix, prefix + _AFTER_ID, tenant, limit),
+    )
+    return [Session(*row) for row in rows]
+
+
 def find_key(now: Micros, tenant: str, app: str, user_id: str, key: str) -> Steps[Session | None]:
     """Return the session that holds a key, or None."""
     rows = yield Statement(
@@ -236,6 +250,12 @@ def page(now: Micros, filters: Filters, limit: int, cursor: str | None) -> Steps
     sessions = [Session(*row) for row in rows[:limit]]
     more = len(rows) > limit
     return Page(sessions, encode_cursor(sessions[-1].created_us, sessions[-1].id) if more else None)
+
+
+def count(now: Micros) -> Steps[int]:
+    """Return how many sessions there are outside the trash."""
+    [[number]] = yield Statement("SELECT COUNT(*) FROM sessions WHERE trashed_at = 0")
+    return int(number)
 
 
 def subtree(now: Micros, session_id: str, limit: int) -> Steps[list[Session]]:
@@ -298,27 +318,24 @@ def touch(now: Micros, session_id: str) -> Steps[Session]:
 
 
 def trash(now: Micros, session_id: str, trash_id: str, limit: int) -> Steps[list[str]]:
-    """Move a session and up to `limit` of its descendants to the trash; return the ids that went, parents first.
+    """Move a session and its descendants to the trash, at most `limit` of them; return those that went, parents first.
 
     Call it again with the same trash id until it returns nothing. Keys are free at once.
     """
     rows = yield Statement(
-        "UPDATE sessions SET trash_id = ?, trashed_at = ? WHERE id = ? AND trashed_at = 0 RETURNING parent_id",
-        (trash_id, now, session_id),
-    )
-    went = [session_id] if rows else []
-    if rows and rows[0][0]:
-        yield Statement("UPDATE heads SET child_count = child_count - 1 WHERE session_id = ?", (rows[0][0],))
-    below = yield Statement(
+        # The condition is outside too: another trashing may take a session while this one waits for its row.
+        "UPDATE sessions SET trash_id = ?, trashed_at = ? WHERE trashed_at = 0 AND id IN ("
         "WITH RECURSIVE below (id) AS (SELECT id FROM sessions WHERE id = ? UNION ALL SELECT c.id FROM sessions c "
         "JOIN below b ON c.parent_id = b.id WHERE c.trashed_at = 0 OR c.trash_id = ?) "
-        "SELECT s.id FROM below b JOIN sessions s ON s.id = b.id WHERE s.trashed_at = 0 ORDER BY s.depth LIMIT ?",
-        (session_id, trash_id, limit),
+        "SELECT s.id FROM below b JOIN sessions s ON s.id = b.id WHERE s.trashed_at = 0 ORDER BY s.depth LIMIT ?) "
+        "RETURNING depth, id, parent_id",
+        (trash_id, now, session_id, trash_id, limit),
     )
-    went.extend(row[0] for row in below)
+    rows.sort()
+    went = [row[1] for row in rows]
     yield Statement(
-        "UPDATE sessions SET trash_id = ?, trashed_at = ? WHERE id = ?",
-        [(trash_id, now, row[0]) for row in below],
+        "UPDATE heads SET child_count = child_count - 1 WHERE session_id = ?",
+        [(parent,) for _, gone, parent in rows if gone == session_id and parent],
         many=True,
     )
     yield Statement("UPDATE heads SET trashed = 1 WHERE session_id = ?", [(gone,) for gone in went], many=True)
@@ -327,11 +344,18 @@ def trash(now: Micros, session_id: str, trash_id: str, limit: int) -> Steps[list
 
 
 def trashing_of(now: Micros, session_id: str, limit: int) -> Steps[tuple[str, list[str]]]:
-    """Return the trashing that a session went with, and the sessions of it that lie at or below this one."""
-    [[trash_id]] = yield Statement("SELECT trash_id FROM sessions WHERE id = ?", (session_id,))
+    """Return the trashing that a session went with, and those of it that lie at or below this one, the lowest first.
+
+    Who purges them in that order finds the rest again from the same session: it goes last.
+    """
+    found = yield Statement("SELECT trash_id FROM sessions WHERE id = ? AND trashed_at > 0", (session_id,))
+    if not found:
+        return "", []
+    [[trash_id]] = found
     rows = yield Statement(
-        "WITH RECURSIVE below (id) AS (SELECT id FROM sessions WHERE id = ? UNION ALL SELECT c.id FROM sessions c "
-        "JOIN below b ON c.parent_id = b.id WHERE c.trash_id = ?) SELECT id FROM below LIMIT ?",
+        "WITH RECURSIVE below (id, depth) AS (SELECT id, depth FROM sessions WHERE id = ? UNION ALL "
+        "SELECT c.id, c.depth FROM sessions c JOIN below b ON c.parent_id = b.id WHERE c.trash_id = ?) "
+        "SELECT id FROM below ORDER BY depth DESC LIMIT ?",
         (session_id, trash_id, limit),
     )
     return trash_id, [row[0] for row in rows]

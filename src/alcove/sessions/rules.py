@@ -81,6 +81,31 @@ def encode_metadata(metadata: Metadata) -> tuple[str, tuple[tuple[str, str], ...
     return text.decode(), tuple(row for row in rows if len(row[1].encode()) <= limits.METADATA_INDEXED_BYTES)
 
 
+def metadata_filter(metadata: Metadata) -> tuple[tuple[str, str], ...]:
+    """Return the index rows that a listing looks for.
+
+    Raises:
+        InvalidError: Too many names, or a value that is not indexed: no scalar, or too long.
+    """
+    if len(metadata) > limits.METADATA_NAMES:
+        raise InvalidError(
+            f"{len(metadata)} metadata filters", field="metadata", limit=limits.METADATA_NAMES, remedy="use fewer"
+        )
+    for name, value in metadata.items():
+        if isinstance(value, dict | list):
+            raise InvalidError(
+                f"metadata filter {name!r} is not a scalar", field="metadata", remedy="filter by a scalar"
+            )
+        if len(scalar(value).encode()) > limits.METADATA_INDEXED_BYTES:
+            raise InvalidError(
+                f"metadata filter {name!r} is too long, and so are the values that it could find",
+                field="metadata",
+                limit=limits.METADATA_INDEXED_BYTES,
+                remedy="filter by a shorter value, e.g. a digest of it",
+            )
+    return tuple((name, scalar(value)) for name, value in metadata.items())
+
+
 def scalar(value: Scalar | Json) -> str:
     """Return a metadata value as it is stored in the index. 1 and 1.0 are the same value, 1 and true are not."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:

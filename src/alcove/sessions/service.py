@@ -6,9 +6,8 @@ import msgspec
 
 from alcove import ids, limits
 from alcove.clock import instant
-from alcove.database.idempotency import once, write_once
+from alcove.database.idempotency import Once, once, write_once
 from alcove.database.op import Database
-from alcove.errors import InvalidError
 from alcove.sessions import queries, rules
 from alcove.sessions.model import Changes, Filters, Metadata, NewSession, Page, Session, Summary
 
@@ -79,8 +78,14 @@ class Sessions:
         )
         body = msgspec.json.encode(msgspec.structs.replace(new, id=session_id or ""))
         request = once(f"create:{tenant}", idempotency_key, body)
-        created, _ = await write_once(self._database, request, queries.Created, queries.create, new, request)
-        return await self.get(created.session_id)
+        created, replayed = await write_once(self._database, request, queries.Created, queries.create, new, request)
+        session = await self.get(created.session_id)
+        if not replayed:
+            await self._furnish(session, request)
+        return session
+
+    async def _furnish(self, session: Session, request: Once | None) -> None:
+        """Give a new session what it has besides its rows: for who adds to this class. Here it is nothing."""
 
     async def spawn(
         self,
@@ -142,6 +147,20 @@ class Sessions:
         """Return the session that holds a key, or None."""
         return await self._database.read(queries.find_key, tenant, app, user_id, key)
 
+    async def find_prefix(self, prefix: str, *, trashed: bool = False, tenant: str = "default") -> list[Session]:
+        """Return sessions whose id begins with `prefix`, in order of id, at most `limits.PREFIX_SESSIONS` of them.
+
+        Args:
+            prefix: At least one character. A session with exactly this id comes first.
+            trashed: Look in the trash instead of outside it.
+            tenant: Whose.
+
+        Raises:
+            InvalidError: No id begins so.
+        """
+        ids.session_id(prefix)
+        return await self._database.read(queries.by_prefix, tenant, prefix, trashed, limits.PREFIX_SESSIONS)
+
     async def list(
         self,
         *,
@@ -174,13 +193,6 @@ class Sessions:
             cursor: `next_cursor` of the page before.
             tenant: Whose.
         """
-        wanted: list[tuple[str, str]] = []
-        for name, value in (metadata or {}).items():
-            if isinstance(value, dict | list):
-                raise InvalidError(
-                    f"metadata filter {name!r} is not a scalar", field="metadata", remedy="filter by a scalar"
-                )
-            wanted.append((name, rules.scalar(value)))
         filters = rules.check_filters(
             Filters(
                 tenant=tenant,
@@ -189,12 +201,16 @@ class Sessions:
                 parent_id=parent_id,
                 root_id=root_id,
                 status=status,
-                metadata=tuple(wanted),
+                metadata=rules.metadata_filter(metadata or {}),
                 active_since_us=active_since_us,
                 active_before_us=active_before_us,
             )
         )
         return await self._database.read(queries.page, filters, rules.page_limit(limit), cursor)
+
+    async def count(self) -> int:
+        """Return how many sessions there are outside the trash, of all tenants. Looks at each."""
+        return await self._database.read(queries.count)
 
     async def children(self, session_id: str, *, limit: int = limits.PAGE_DEFAULT, cursor: str | None = None) -> Page:
         """List the direct children of a session, newest first."""

@@ -194,6 +194,21 @@ class Base:
         with translated(trashing):
             return remove(self._trash, os.fsencode(trashing))
 
+    def purge_session(self, session_id: str, trash_id: str) -> Removed:
+        """Remove one workspace, from a trashing and from its place. May be repeated; raises what `purge` does."""
+        name, trashing = ids.session_id(session_id), ids.session_id(trash_id, field="trash_id")
+        with translated(name):
+            kept = remove(self._root, os.fsencode(name))
+            try:
+                folder = os.open(trashing, _FOLDER, dir_fd=self._trash)
+            except FileNotFoundError:
+                return kept
+            try:
+                return kept + remove(folder, os.fsencode(name))
+            finally:
+                os.close(folder)
+                self._forget_if_empty(trashing)
+
     def _settle(self, name: str, owner: int | None) -> None:
         try:
             fd = os.open(name, _FOLDER, dir_fd=self._root)

@@ -77,6 +77,13 @@ class Removed(msgspec.Struct, frozen=True, kw_only=True):
     folders: int
     size_bytes: int
 
+    def __add__(self, other: Removed) -> Removed:
+        return Removed(
+            files=self.files + other.files,
+            folders=self.folders + other.folders,
+            size_bytes=self.size_bytes + other.size_bytes,
+        )
+
 
 def kind(mode: int) -> Kind:
     """Return what a `st_mode` says it is."""

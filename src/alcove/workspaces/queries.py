@@ -7,6 +7,7 @@ import msgspec
 from alcove.clock import Micros
 from alcove.database.op import Statement, Steps
 from alcove.errors import StorageError
+from alcove.sessions import heads
 from alcove.workspaces.model import Usage
 
 
@@ -44,8 +45,12 @@ def measure(now: Micros, session_id: str, taken: Usage) -> Steps[None]:
 
 
 def find(now: Micros, session_id: str) -> Steps[int | None]:
-    """Return the uid of a session's workspace, 0 for the server's own; None when it has no workspace yet."""
-    rows = yield Statement("SELECT uid FROM workspaces WHERE session_id = ?", (session_id,))
+    """Return the uid of a session's workspace, 0 for the server's own; None where there is no workspace to use."""
+    rows = yield Statement(
+        "SELECT w.uid FROM workspaces w JOIN heads h ON h.session_id = w.session_id "
+        "WHERE w.session_id = ? AND h.trashed = 0",
+        (session_id,),
+    )
     return rows[0][0] if rows else None
 
 
@@ -53,8 +58,15 @@ def settle(now: Micros, session_id: str, uids: tuple[int, int] | None) -> Steps[
     """Record that a session has a workspace, and lease a uid to it when `uids` (both inclusive) is given; return it.
 
     Raises:
+        SessionNotFoundError: There is no such session, or it is in the trash.
         StorageError: Every uid of the range is leased.
     """
+    # Held fast, so that no purge passes by and leaves this record behind.
+    there = yield Statement(
+        "UPDATE heads SET trashed = 0 WHERE session_id = ? AND trashed = 0 RETURNING session_id", (session_id,)
+    )
+    if not there:
+        raise (yield from heads.refusal(now, session_id))
     rows = yield Statement(
         "INSERT INTO workspaces (session_id, uid, files, size_bytes, measured_at) VALUES (?, 0, 0, 0, ?) "
         "ON CONFLICT (session_id) DO UPDATE SET session_id = workspaces.session_id RETURNING uid",

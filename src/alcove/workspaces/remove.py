@@ -10,8 +10,8 @@ import os
 import stat
 from contextlib import suppress
 
+from alcove import limits
 from alcove.errors import ConflictError
-from alcove.limits import REMOVE_PASSES
 from alcove.workspaces.failures import storage, translate
 from alcove.workspaces.model import Removed
 from alcove.workspaces.paths import decode
@@ -25,23 +25,29 @@ def remove(folder: int, name: bytes) -> Removed:
     same call goes on with the rest.
 
     Raises:
-        ConflictError: It was filled again `limits.REMOVE_PASSES` times (a process still writes there), or a mode,
+        ConflictError: A process still writes there: more than `limits.REMOVE_NAMES` names, more than
+            `limits.REMOVE_AGAIN_NAMES` after the first pass, or something after `limits.REMOVE_PASSES`. Or a mode,
             an owner or an attribute forbids it.
         StorageError: Something is mounted inside, or the disk failed.
     """
     removal = _Removal(name)
-    for _ in range(REMOVE_PASSES):
+    for _ in range(limits.REMOVE_PASSES):
         if removal.gone(folder):
             return Removed(files=removal.files, folders=removal.folders, size_bytes=removal.size_bytes)
         removal.run(folder)
+        if removal.looks < 0:
+            break
+        # Names are made faster than they are removed, so that every pass against a writer is longer than the last.
+        removal.looks = min(removal.looks, limits.REMOVE_AGAIN_NAMES)
     raise ConflictError(
-        f"{decode(name)!r} cannot be removed: a process still writes there", remedy="end the process, then remove it"
+        f"{decode(name)!r} cannot be removed: a process still writes there",
+        remedy="end the process and remove it again",
     )
 
 
 class _Removal(Walk):
     def __init__(self, name: bytes) -> None:
-        super().__init__()
+        super().__init__(limits.REMOVE_NAMES)
         self.name = name
         self.files = self.folders = self.size_bytes = 0
 
@@ -70,6 +76,8 @@ class _Removal(Walk):
         below: list[bytes] = []
         with os.scandir(fd) as entries:
             for entry in entries:
+                if not self.look():
+                    return []
                 name = os.fsencode(entry.name)
                 if entry.is_dir(follow_symlinks=False):
                     below.append(name)

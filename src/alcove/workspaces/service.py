@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from alcove import ids, limits
-from alcove.clock import SECOND
+from alcove.clock import SECOND, Micros
 from alcove.database.op import Database
-from alcove.errors import ConfigurationError
+from alcove.errors import AlcoveError, ConfigurationError, SessionNotFoundError
 from alcove.sessions import heads
+from alcove.sessions.heads import Fence
 from alcove.workspaces import queries
 from alcove.workspaces.base import Base
+from alcove.workspaces.failures import translated
 from alcove.workspaces.model import File, Listing, Removed, Usage
 from alcove.workspaces.remove import remove
 from alcove.workspaces.tree import Tree
 
 T = TypeVar("T")
+
+_log = logging.getLogger("alcove.workspaces")
 
 # Above what systemd and container tools hand out (uids from 1879048192 on are nobody's: systemd.io/UIDS-GIDS);
 # each installation takes one of 4096 slots by its id, so that two of them on a machine rarely share uids.
@@ -46,14 +52,16 @@ class Workspaces:
         self._uids = _uid_range(installation) if leased_uids else None
         self._base = Base.open(str(folder), installation, shared=leased_uids)
         self._homes = home / "homes"
+        self._changes: set[asyncio.Task[object]] = set()
         mode = 0o711 if leased_uids else 0o700
         for place in (home, self._homes):
             place.mkdir(mode=mode, parents=True, exist_ok=True)
             if place.stat().st_uid == os.geteuid():
                 place.chmod(mode)
 
-    def close(self) -> None:
-        """Let go of the base folder."""
+    async def close(self) -> None:
+        """Finish the writes that are under way, then let go of the base folder."""
+        await asyncio.gather(*self._changes, return_exceptions=True)
         self._base.close()
 
     def path(self, session_id: str) -> Path:
@@ -65,11 +73,20 @@ class Workspaces:
         return self._homes / ids.session_id(session_id)
 
     async def ensure(self, session_id: str) -> int | None:
-        """Make the workspace and the home of a session where they are missing; return its leased uid, if any."""
+        """Make the workspace and the home of a session where they are missing; return its leased uid, if any.
+
+        Raises:
+            SessionNotFoundError: There is no such session, or it is in the trash; nothing was made.
+            StorageError: The disk could not do it, or every uid is leased.
+        """
         uid = await self._database.read(queries.find, session_id)
         if uid is None or (self._uids and not uid):
             uid = await self._database.write(queries.settle, session_id, self._uids)
         await asyncio.to_thread(self._make, session_id, uid or None)
+        if await self._database.read(queries.find, session_id) is None:
+            # It was deleted meanwhile, and what was made now came too late to go with it.
+            await asyncio.to_thread(self._unmake, session_id)
+            raise SessionNotFoundError(f"there is no session {session_id}", field="session_id", session_id=session_id)
         return uid or None
 
     async def list_files(self, session_id: str) -> Listing:
@@ -124,9 +141,8 @@ class Workspaces:
         return await asyncio.to_thread(self._base.trash, session_id, trash_id)
 
     async def purge(self, session_id: str, trash_id: str) -> Removed:
-        """Remove a trashed workspace and the session's home for good, then give its uid back."""
-        removed = await asyncio.to_thread(self._base.purge, trash_id)
-        await asyncio.to_thread(self._remove_home, session_id)
+        """Remove a session's workspace and home for good, then give its uid back. May be repeated."""
+        removed = await asyncio.to_thread(self._purge, session_id, trash_id)
         await self._database.write(queries.forget, session_id)
         return removed
 
@@ -134,15 +150,21 @@ class Workspaces:
         if not self._base.exists(session_id):
             self._base.create(session_id, owner=uid, adopt=True)
         home = self.home(session_id)
-        if not home.is_dir():
-            home.mkdir(mode=0o700)
-        if uid is not None and home.stat().st_uid != uid:
-            os.chown(home, uid, uid)
+        with translated(str(home)):
+            home.mkdir(mode=0o700, exist_ok=True)
+            if uid is not None and home.stat().st_uid != uid:
+                os.chown(home, uid, uid)
 
-    def _remove_home(self, session_id: str) -> None:
+    def _unmake(self, session_id: str) -> None:
+        for place in (self.path(session_id), self.home(session_id)):
+            with suppress(OSError):  # it is not empty, so it is not what was made just now
+                place.rmdir()
+
+    def _purge(self, session_id: str, trash_id: str) -> Removed:
+        folder = self._base.purge_session(session_id, trash_id)
         homes = os.open(self._homes, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            remove(homes, os.fsencode(ids.session_id(session_id)))
+            return folder + remove(homes, os.fsencode(ids.session_id(session_id)))
         finally:
             os.close(homes)
 
@@ -156,16 +178,35 @@ class Workspaces:
         return await asyncio.to_thread(run)
 
     async def _changing(self, session_id: str, work: Callable[[Tree], T]) -> T:
-        """Change files under the session's lease, as a small run of its own; then measure."""
-        holder = f"files-{ids.new_id()}"
-        fence = await self._database.write(heads.hold, session_id, holder, limits.LEASE_S * SECOND)
+        """Change files under the session's lease, as a small run of its own; then measure.
+
+        A caller that goes away does not stop the change half-way, nor the lease before its end.
+        """
+        task = asyncio.create_task(self._change(session_id, work))
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        return await asyncio.shield(task)
+
+    async def _change(self, session_id: str, work: Callable[[Tree], T]) -> T:
+        lease: Micros = limits.LEASE_S * SECOND
+        fence = await self._database.write(heads.hold, session_id, f"files-{ids.new_id()}", lease)
+        keeping = asyncio.create_task(self._keep(session_id, fence, lease))
         try:
             await self.ensure(session_id)
             result = await self._in_tree(session_id, work)
             await self._database.write(queries.measure, session_id, await self.measure(session_id))
             return result
         finally:
+            keeping.cancel()
             await self._database.write(heads.release, session_id, fence)
+
+    async def _keep(self, session_id: str, fence: Fence, lease: Micros) -> None:
+        while True:
+            await asyncio.sleep(limits.LEASE_RENEW_S)
+            try:
+                await self._database.write(heads.renew, session_id, fence, lease)
+            except AlcoveError:
+                _log.warning("lease not renewed", exc_info=True, extra={"session_id": session_id})
 
 
 def _uid_range(installation: str) -> tuple[int, int]:

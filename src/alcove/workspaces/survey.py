@@ -15,11 +15,10 @@ class Lister(Walk):
     """Lists the files below a folder, within `limits.LISTING_FILES`, `limits.TREE_DEPTH` and `limits.PATH_BYTES`."""
 
     def __init__(self, above: bytes, *, recursive: bool) -> None:
-        super().__init__()
+        super().__init__(limits.LISTING_FILES)
         self._found: list[tuple[bytes, File]] = []
         self._above = [above] if above else []
         self._recursive = recursive
-        self._looks = limits.LISTING_FILES
 
     def listing(self) -> Listing:
         """Return what was found."""
@@ -32,9 +31,7 @@ class Lister(Walk):
         below: list[bytes] = []
         with os.scandir(fd) as entries:
             for entry in entries:
-                self._looks -= 1
-                if self._looks < 0:
-                    self.complete = False
+                if not self.look():
                     return []
                 raw = prefix + (name := os.fsencode(entry.name))
                 if len(raw) > limits.PATH_BYTES:
@@ -58,10 +55,13 @@ class Lister(Walk):
 
 
 class Counter(Walk):
-    """Adds up what a folder takes, without a limit in depth: what is out of a listing's reach takes room as well."""
+    """Adds up what a folder takes, without a limit in depth: what is out of a listing's reach takes room as well.
+
+    It ends at `limits.USAGE_NAMES`.
+    """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(limits.USAGE_NAMES)
         self._files = self._size_bytes = 0
         self._linked: set[int] = set()
 
@@ -75,6 +75,8 @@ class Counter(Walk):
         below: list[bytes] = []
         with os.scandir(fd) as entries:
             for entry in entries:
+                if not self.look():
+                    return []
                 if entry.is_dir(follow_symlinks=False):
                     below.append(os.fsencode(entry.name))
                 else:

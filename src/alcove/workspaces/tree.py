@@ -249,7 +249,8 @@ class Tree:
     def usage(self) -> Usage:
         """Return what the workspace takes on the disk, at any depth; approximate while a process writes.
 
-        Folders that this process may not read count as empty, which does not happen to a root server.
+        It counts no more than `limits.USAGE_NAMES` names. Folders that this process may not read count as empty,
+        which does not happen to a root server.
         """
         with translated(self._name):
             self._check()

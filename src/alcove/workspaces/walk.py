@@ -25,15 +25,24 @@ class Walk(ABC):
     Attributes:
         trail: The names of the folders that lead from the top to the present one.
         complete: Whether nothing was left out.
+        looks: How many more names it may look at: a program that makes names faster than a walk goes through them
+            would keep it for ever.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, looks: int) -> None:
         self.trail: list[bytes] = []
         self.complete = True
+        self.looks = looks
 
     @abstractmethod
     def visit(self, fd: int) -> list[bytes]:
         """See the folder open as `fd`, once per folder; return the names of the folders in it to go into."""
+
+    def look(self) -> bool:
+        """Return whether one more name may be looked at; when not, the walk ends."""
+        self.looks -= 1
+        self.complete = self.complete and self.looks >= 0
+        return self.looks >= 0
 
     def left(self, fd: int, name: bytes) -> None:  # noqa: B027 - most have nothing to do then
         """See that the folder `name`, in the folder open as `fd` (`O_PATH`), has been gone through."""
@@ -53,7 +62,7 @@ class Walk(ABC):
         fd = os.open(b".", FOLDER, dir_fd=top)
         try:
             pending = [self.visit(fd)]
-            while pending:
+            while pending and self.looks >= 0:
                 if pending[-1]:
                     name = pending[-1].pop()
                     below = self._try(fd, name)

@@ -24,7 +24,23 @@ from alcove.sessions.model import Changes, Metadata
 from alcove.sessions.service import Sessions
 from alcove.testing.rows import execute, idle
 
-BAD_IDS = ("", ".", "..", "../x", "a/b", "a\\b", "-a", ".a", "a" * 129, "a\x00b", "a\nb", "ａ", "a\u2024b", "a b", "ä")
+BAD_IDS = (
+    "",
+    ".",
+    "..",
+    "../x",
+    "a/b",
+    "a\\b",
+    "-a",
+    ".a",
+    "a" * 129,
+    "a\x00b",
+    "a\nb",
+    "a b",
+    "ä",
+    "\uff41",
+    "a\u2024b",
+)
 BAD_NAMES = ("x" * (limits.ID_CHARS + 1), "a\x00b", "a\nb", "a\x7fb", "a\u2028b", "a\ud800b")
 
 
@@ -98,8 +114,7 @@ class SessionsContract:
             {"x" * (limits.ID_CHARS + 1): 1},
             {"a\x00": 1},
             {"a": "\ud800"},
-            {"a": 2**70},
-            {"a": {1, 2}.__iter__},
+            {"a": object()},
             {f"n{i}": i for i in range(limits.METADATA_NAMES + 1)},
         ],
     )

@@ -1,0 +1,127 @@
+"""How commands find the installation, open it, and find sessions in it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, Final, ParamSpec
+
+import click
+
+from alcove.cli import output
+from alcove.errors import DatabaseError, InvalidError, NotFoundError, SessionNotFoundError
+from alcove.hub import Alcove, open as open_hub
+from alcove.sessions.model import Session
+from alcove.settings import Settings, load
+from alcove.workspaces.base import installation
+
+P = ParamSpec("P")
+
+_SQLITE: Final = "sqlite:///"
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+
+
+def blocking(command: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Make a command of a coroutine function. Ctrl-C cancels it, and what it opened is closed in order."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        asyncio.run(command(*args, **kwargs))
+
+    return run
+
+
+def settings(**flags: str | int | None) -> Settings:
+    """Return the configuration that is in force here, and say what of it was ignored."""
+    environ = {name: value for name, value in os.environ.items() if name != "ALCOVE_DEBUG"}
+    found = load(environ=environ, overrides=flags)
+    for warning in found.warnings:
+        output.warn(warning)
+    return found
+
+
+def exists(found: Settings) -> bool:
+    """Return whether there is an installation; nothing is made.
+
+    It is where its SQLite file is. Where another server keeps the rows, the base folder tells.
+
+    Raises:
+        DatabaseError: This user may not look.
+    """
+    if found.database.startswith("memory:"):
+        return False
+    if not found.database.startswith(_SQLITE):
+        return installation(str(found.base)) is not None
+    path = found.database.removeprefix(_SQLITE)
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise DatabaseError(
+            f"the database {path} cannot be looked at: {error.strerror}", remedy="be the user that serves it"
+        ) from error
+    return True
+
+
+@asynccontextmanager
+async def opened(*, start: bool = False, folders: bool = True) -> AsyncGenerator[Alcove]:
+    """Open the installation here.
+
+    Args:
+        start: Make one where there is none.
+        folders: Open the workspaces too; a command that only reads rows needs none.
+
+    Raises:
+        NotFoundError: There is none, and `start` is false; nothing was made.
+    """
+    found = settings()
+    if not start and not exists(found):
+        raise NotFoundError(
+            f"there is no installation here: {_place(found)} is missing",
+            remedy="`alcove serve` or `alcove create` starts one; ALCOVE_HOME, SESSIONS_BASE_DIR and ALCOVE_DATABASE "
+            "name another (`alcove config` shows them)",
+        )
+    if not output.debugging():
+        # What goes wrong is said once, by the command.
+        logging.getLogger("alcove").addHandler(logging.NullHandler())
+    async with open_hub(None if folders else found.database, settings=found) as hub:
+        yield hub
+
+
+async def find_session(hub: Alcove, prefix: str, *, trashed: bool = False) -> Session:
+    """Return the session whose id is `prefix`, or the only one whose id begins so.
+
+    Args:
+        hub: Where to look.
+        prefix: What the caller typed.
+        trashed: One in the trash will do, when there is none outside.
+
+    Raises:
+        SessionNotFoundError: There is none.
+        InvalidError: There are several; the remedy names them.
+    """
+    candidates = await hub.sessions.find_prefix(prefix)
+    if not candidates:
+        candidates = await hub.sessions.find_prefix(prefix, trashed=True)
+        if candidates and not trashed:
+            raise SessionNotFoundError(
+                f"session {candidates[0].id} is in the trash", remedy="`alcove rm --purge` removes it for good"
+            )
+    if not candidates:
+        raise SessionNotFoundError(f"there is no session {prefix!r}", remedy="`alcove list` shows those there are")
+    if candidates[0].id != prefix and len(candidates) > 1:
+        names = ", ".join(one.id for one in candidates)
+        raise InvalidError(f"{prefix!r} begins several ids", field="session_id", remedy=f"give more of one: {names}")
+    return candidates[0]
+
+
+def _place(found: Settings) -> str:
+    if found.database.startswith(_SQLITE):
+        return found.database.removeprefix(_SQLITE)
+    return found.database if found.database.startswith("memory:") else f"{found.base}/.alcove"

@@ -1,0 +1,119 @@
+"""`alcove`: finds the command, loads only that, and turns every error into two lines and an exit code."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, Final, NamedTuple
+
+import click
+
+from alcove import __version__
+from alcove.cli import output
+from alcove.errors import AlcoveError, InvalidError
+
+
+class _Place(NamedTuple):
+    """Where a command is, and what it does: said here too, so that `--help` loads none of them."""
+
+    module: str
+    function: str
+    help: str
+
+
+_COMMANDS: Final = {
+    "serve": _Place("serve", "serve", "Serve sessions over HTTP."),
+    "doctor": _Place("doctor", "doctor", "Say whether runs can start here, and what to do if not."),
+    "config": _Place("config", "config", "Show every setting, its value and where that came from."),
+    "chat": _Place("chat", "chat", "Run an agent on MESSAGE in a session and show what it says."),
+    "list": _Place("sessions", "list_sessions", "List sessions, newest first."),
+    "detail": _Place("sessions", "detail", "Show one session: files, last messages, last runs."),
+    "create": _Place("sessions", "create", "Create a session and print its id."),
+    "rm": _Place("sessions", "rm", "Move sessions and their descendants to the trash."),
+}
+
+
+class Program(click.Group):
+    """The group of commands. Each is loaded when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names, in the order of the documentation."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Load a command."""
+        place = _COMMANDS.get(cmd_name)
+        return getattr(import_module(f"alcove.cli.{place.module}"), place.function) if place else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands without loading them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, place.help) for name, place in _COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that was typed, or one that looks like it to suggest."""
+        if args[0] not in _COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            from difflib import get_close_matches
+
+            close = get_close_matches(args[0], _COMMANDS, 1)
+            remedy = f"did you mean `alcove {close[0]}`?" if close else "`alcove --help` lists the commands"
+            raise InvalidError(f"there is no command {args[0]!r}", remedy=remedy)
+        return super().resolve_command(ctx, args)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command line and exit: see `click.Command.main`."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        sys.exit(_guarded(lambda: super(Program, self).main(*args, **{**kwargs, "standalone_mode": False})))
+
+
+def _guarded(run: Callable[[], Any]) -> int:
+    """Call `run` and return an exit code: whatever it raises becomes a line or two on stderr, never a traceback."""
+    try:
+        return run() or output.OK
+    except AlcoveError as error:
+        if output.debugging():
+            traceback.print_exc()
+        output.complain(error.message, error.remedy)
+        return output.exit_code(error)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return output.USAGE
+    except click.ClickException as error:
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        output.complain(error.format_message(), f"`{context.command_path} --help` explains" if context else "")
+        return error.exit_code
+    except click.Abort:
+        return output.INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - the last line of defence
+        if output.debugging():
+            traceback.print_exc()
+        output.complain(
+            f"internal: {type(error).__name__}: {error}", "run it again with ALCOVE_DEBUG=1 and report what it shows"
+        )
+        return output.ERROR
+
+
+@click.command(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="alcove %(version)s")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Durable sessions for AI agents: history, a folder of its own, confined runs.
+
+    Results go to stdout, messages to stderr. Exit codes: 0 ok, 1 error, 2 usage, 3 conflict, 5 not found,
+    130 interrupted.
+    """
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    cli.main(prog_name="alcove")

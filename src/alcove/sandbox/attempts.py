@@ -1,0 +1,234 @@
+"""What a probe does in place of a program: be a neighbour, or try everything against one.
+
+Runs as the last step of a confined start, in a child of the warm spawner: standard library only, and no interpreter has
+to be visible in the sandbox. Nothing here does harm when it succeeds: signals are number 0, limits are set to what they
+are. A neighbour runs on the rung `none`, as an unprotected session would.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import socket
+from collections.abc import Callable
+from typing import NoReturn, TypedDict
+
+from alcove.sandbox import kernel, processes
+
+
+class Target(TypedDict):
+    """A live neighbour: its files, its processes and its ways of being talked to."""
+
+    folder: str
+    processes: list[tuple[int, int]]
+    abstract: str
+    tcp: int
+    udp: int
+    sysv: int
+    posix: str
+
+
+class Errand(TypedDict):
+    """What to do: with a target try it, without one be a neighbour in that folder."""
+
+    folder: str
+    token: str
+    target: Target | None
+
+
+SECRET, MOVABLE, REMOVABLE, SOCKET = "secret", "movable", "removable", "socket"
+
+
+def run(errand: Errand) -> NoReturn:
+    """Do the errand, print JSON and end this process."""
+    try:
+        if (target := errand["target"]) is None:
+            _be_neighbour(errand["folder"], errand["token"])
+        else:
+            _print(attempt(target))
+    finally:
+        os._exit(0)
+
+
+def attempt(target: Target) -> dict[str, list[str]]:
+    """Return by guarantee the attempts that succeeded: each one is a hole."""
+    holes: dict[str, list[str]] = {}
+    for guarantee, tries in ATTEMPTS.items():
+        holes[guarantee] = [name for name, one in tries.items() if _succeeds(one, target)]
+    return holes
+
+
+def _succeeds(one: Callable[[Target], object], target: Target) -> bool:
+    try:
+        one(target)
+    except OSError:
+        return False
+    return True
+
+
+def _be_neighbour(folder: str, token: str) -> None:
+    os.umask(0o077)
+    posix = f"/dev/shm/{token}"
+    for path in (f"{folder}/{SECRET}", f"{folder}/{MOVABLE}", f"{folder}/{REMOVABLE}", posix):
+        with open(path, "w") as file:
+            file.write(token)
+    pathname, abstract, tcp = (socket.socket(family) for family in (socket.AF_UNIX, socket.AF_UNIX, socket.AF_INET))
+    udp = socket.socket(type=socket.SOCK_DGRAM)
+    pathname.bind(f"{folder}/{SOCKET}")
+    abstract.bind(f"\0{token}")
+    tcp.bind(("127.0.0.1", 0))
+    udp.bind(("127.0.0.1", 0))
+    for one in (pathname, abstract, tcp):
+        one.listen()
+    sysv = kernel.call("shmget", 0, 4096, 0o600)
+    kernel.call("shmat", sysv, None, 0)
+    kernel.call("shmctl", sysv, 0, None)  # IPC_RMID: it lives exactly as long as this process
+
+    def leave(*_: object) -> None:
+        os.unlink(posix)
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, leave)
+    own = os.getpid()
+    _print(
+        Target(
+            folder=folder,
+            processes=[(own, processes.start_time(own) or 0)],
+            abstract=token,
+            tcp=tcp.getsockname()[1],
+            udp=udp.getsockname()[1],
+            sysv=sysv,
+            posix=posix,
+        )
+    )
+    while True:
+        text, peer = udp.recvfrom(16)
+        udp.sendto(text, peer)
+
+
+def _print(result: object) -> None:
+    os.write(1, json.dumps(result).encode() + b"\n")
+
+
+def _on_file(name: str, *, mode: str) -> Callable[[Target], object]:
+    def try_it(target: Target) -> None:
+        with open(f"{target['folder']}/{name}", mode) as file:
+            file.write("x") if mode == "x" else file.read(1)
+
+    return try_it
+
+
+def _on_processes(one: Callable[[int], object]) -> Callable[[Target], object]:
+    """Try it on each; in a pid namespace another process may have the number, and does not count."""
+
+    def try_it(target: Target) -> None:
+        refused: OSError = ProcessLookupError()
+        for pid, started in target["processes"]:
+            if processes.start_time(pid) not in {None, started}:
+                continue
+            try:
+                one(pid)
+            except OSError as error:
+                refused = error
+            else:
+                return
+        raise refused
+
+    return try_it
+
+
+def _through_proc(target: Target) -> None:
+    _on_processes(lambda pid: os.stat(f"/proc/{pid}/root{target['folder']}/{SECRET}"))(target)
+
+
+def _limit(pid: int) -> None:
+    resource.prlimit(pid, resource.RLIMIT_CORE, resource.prlimit(pid, resource.RLIMIT_CORE))
+
+
+def _prioritise(pid: int) -> None:
+    os.setpriority(os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, pid))
+
+
+def _schedule(pid: int) -> None:
+    os.sched_setaffinity(pid, os.sched_getaffinity(pid))
+
+
+def _inspect(pid: int) -> None:
+    with open(f"/proc/{pid}/environ", "rb") as file:
+        file.read(1)
+
+
+def _trace(pid: int) -> None:
+    kernel.call("ptrace", 0x4206, pid, 0, 0)  # PTRACE_SEIZE: does not stop it, and ends with this process
+
+
+def _take_descriptor(pid: int) -> None:
+    kernel.call("pidfd_getfd", os.pidfd_open(pid), 0, 0)
+
+
+def _signal_by_handle(pid: int) -> None:
+    signal.pidfd_send_signal(os.pidfd_open(pid), 0)
+
+
+def _connect(family: int, address: Callable[[Target], str | tuple[str, int]]) -> Callable[[Target], object]:
+    def try_it(target: Target) -> None:
+        with socket.socket(family) as one:
+            one.settimeout(1)
+            one.connect(address(target))
+
+    return try_it
+
+
+def _datagram(target: Target) -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as one:
+        one.settimeout(1)
+        one.connect(("127.0.0.1", target["udp"]))
+        one.send(b"x")
+        one.recv(1)
+
+
+ATTEMPTS: dict[str, dict[str, Callable[[Target], object]]] = {
+    "file_read": {
+        "read": _on_file(SECRET, mode="r"),
+        "list": lambda target: os.listdir(target["folder"]),
+        "read through /proc": _through_proc,
+    },
+    "file_write": {
+        "write": _on_file(SECRET, mode="r+"),
+        "create": _on_file("planted", mode="x"),
+        "truncate": lambda target: os.truncate(f"{target['folder']}/{SECRET}", 8),
+        "rename": lambda target: os.rename(f"{target['folder']}/{MOVABLE}", f"{target['folder']}/moved"),
+        "remove": lambda target: os.unlink(f"{target['folder']}/{REMOVABLE}"),
+    },
+    "metadata": {
+        "stat": lambda target: os.stat(f"{target['folder']}/{SECRET}"),
+        "chmod": lambda target: os.chmod(f"{target['folder']}/{SECRET}", 0o600),
+        "touch": lambda target: os.utime(f"{target['folder']}/{SECRET}"),
+        "setxattr": lambda target: os.setxattr(f"{target['folder']}/{SECRET}", "user.alcove", b"x"),
+    },
+    "processes": {
+        "limit": _on_processes(_limit),
+        "prioritise": _on_processes(_prioritise),
+        "schedule": _on_processes(_schedule),
+        "read environment": _on_processes(_inspect),
+        "trace": _on_processes(_trace),
+        "take a descriptor": _on_processes(_take_descriptor),
+    },
+    "signals": {
+        "kill": _on_processes(lambda pid: os.kill(pid, 0)),
+        "kill by handle": _on_processes(_signal_by_handle),
+        "kill the group": _on_processes(lambda pid: os.killpg(pid, 0)),
+    },
+    "network": {
+        "connect by TCP": _connect(socket.AF_INET, lambda target: ("127.0.0.1", target["tcp"])),
+        "talk by UDP": _datagram,
+    },
+    "ipc": {
+        "connect to a socket": _connect(socket.AF_UNIX, lambda target: f"{target['folder']}/{SOCKET}"),
+        "connect to an abstract socket": _connect(socket.AF_UNIX, lambda target: f"\0{target['abstract']}"),
+        "attach shared memory": lambda target: kernel.call("shmat", target["sysv"], None, 0x1000),  # SHM_RDONLY
+        "open shared memory": lambda target: os.stat(target["posix"]) and os.open(target["posix"], os.O_RDONLY),
+    },
+}

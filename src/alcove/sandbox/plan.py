@@ -1,0 +1,62 @@
+"""What the server tells the launcher: a policy, compiled for one rung.
+
+Standard library only. The plan travels in a memory file that only the run's own processes read, so that the spawner,
+from which every run is forked, never holds the environment or the message of one.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+if TYPE_CHECKING:
+    from alcove.sandbox.attempts import Errand
+
+Rung = Literal["userns", "landlock", "none"]
+
+
+class Order(TypedDict):
+    """What the spawner itself has to know to start a run."""
+
+    id: int
+    rung: Rung
+    network: Literal["none", "host"]
+    uid: int | None
+
+
+class Plan(TypedDict):
+    """What the run's own processes have to know. Paths are absolute."""
+
+    rung: Rung
+    network: Literal["none", "host"]
+    uid: int | None
+    argv: list[str]
+    env: dict[str, str]
+    cwd: str
+    write: list[str]
+    read: list[str]
+    system: list[str]
+    links: dict[str, str]
+    files: dict[str, str]
+    limits: dict[str, int]
+    tmp_bytes: int
+    shm_bytes: int
+    errand: Errand | None
+
+
+class Failure(TypedDict):
+    """Why a program was not started."""
+
+    step: str
+    errno: int
+    detail: str
+
+
+def keep_only(*descriptors: int) -> None:
+    """Close every descriptor of this process except these."""
+    low = 0
+    for one in sorted(descriptors):
+        if low < one:
+            os.closerange(low, one)
+        low = one + 1
+    os.closerange(low, 2**31 - 1)

@@ -1,0 +1,165 @@
+"""What a run may touch: one record, checked here and compiled for the rung that runs it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import Final, Literal
+
+import msgspec
+
+from alcove import limits
+from alcove.errors import ConfigurationError, InvalidError
+from alcove.sandbox.attempts import Errand
+from alcove.sandbox.plan import Plan, Rung
+
+# Programs and libraries. What an operator adds is named in `Policy.read`.
+SYSTEM: Final = ("/bin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/sbin", "/usr")
+# Of /etc only what programs need to start, to resolve names and to check certificates; nothing that holds secrets.
+_ETC: Final = """
+alternatives bash.bashrc ca-certificates.conf debian_version fonts gai.conf host.conf inputrc java-11-openjdk
+java-17-openjdk java-21-openjdk ld.so.cache ld.so.conf ld.so.conf.d locale.alias locale.conf localtime magic mime.types
+networks nsswitch.conf os-release perl php pki/ca-trust pki/tls/cert.pem pki/tls/certs profile profile.d protocols
+python3 rpc services ssl/certs ssl/openssl.cnf terminfo timezone xdg
+"""
+_NEVER: Final = ("/proc", "/sys", "/dev")
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a run may touch; the rest is denied. Paths are absolute.
+
+    Attributes:
+        argv: The program, looked up in the `PATH` of `env` when it has no slash, and its arguments.
+        env: Its whole environment.
+        cwd: The folder that it starts in.
+        write: The run's own trees: workspace, home, run folder.
+        read: Further files and folders that it may read and execute, such as tool chains.
+        network: `host` shares the server's network; `none` gives at most a loopback of its own.
+        uid: The uid (and gid) leased to the session, when the server is root. Nobody else may have it: whatever
+            runs under it is ended with the run.
+        hide: Paths that must never be granted: base, database, ALCOVE_HOME, configuration.
+        open_files: Descriptors of one process.
+        processes: Processes and threads, where the kernel counts them per run (`userns`, or a leased uid).
+        file_size_bytes: The largest file that can be written.
+    """
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    cwd: str
+    write: tuple[str, ...]
+    read: tuple[str, ...] = ()
+    network: Literal["none", "host"] = "none"
+    uid: int | None = None
+    hide: tuple[str, ...] = ()
+    open_files: int = limits.RUN_OPEN_FILES
+    processes: int = limits.RUN_PROCESSES
+    file_size_bytes: int = limits.RUN_FILE_BYTES
+
+    def check(self) -> None:
+        """Refuse what must never be granted; looks at the file system to resolve links.
+
+        Raises:
+            InvalidError: An argument or a variable cannot be given to a program.
+            ConfigurationError: A path is not absolute, or a grant shows a hidden path.
+        """
+        if not self.argv or not self.argv[0]:
+            raise InvalidError("a run needs a program", field="argv", remedy="give one")
+        for text in (*self.argv, *self.env, *self.env.values()):
+            if "\0" in text:
+                raise InvalidError("an argument or variable holds NUL", field="argv", remedy="remove it")
+        if name := next((name for name in self.env if not name or "=" in name), None):
+            raise InvalidError(f"{name!r} cannot be the name of a variable", field="env", remedy="rename it")
+        for path in (self.cwd, *self.write, *self.read):
+            if os.path.normpath(path) != path or not path.startswith("/") or path == "/":
+                raise ConfigurationError(f"{path!r} cannot be granted", remedy="give an absolute path without '..'")
+        hidden = [os.path.realpath(path) for path in self.hide]
+        for path, own in self._grants():
+            real = os.path.realpath(path)
+            for secret in hidden:
+                if _within(secret, real) or (not own and _within(real, secret)):
+                    raise ConfigurationError(
+                        f"granting {path} would show {secret}",
+                        remedy="move one of them, so that neither lies in the other",
+                    )
+            if any(_within(real, system) for system in _NEVER):
+                raise ConfigurationError(
+                    f"{path} cannot be granted", remedy="leave it out: a run gets a view of its own"
+                )
+
+    def check_reach(self, rung: Rung) -> None:
+        """Refuse trees that the leased uid cannot get to on a rung that shows the machine's own file system.
+
+        Raises:
+            ConfigurationError: A folder above one of them lets only its owner pass.
+        """
+        if rung == "userns" or self.uid is None:
+            return
+        for tree in (*self.write, *self.read):
+            folder = os.path.dirname(os.path.realpath(tree))
+            while folder != "/":
+                found = os.stat(folder)
+                if not found.st_mode & (0o100 if found.st_uid == self.uid else 0o001):
+                    raise ConfigurationError(
+                        f"the uid of a session cannot get to {tree}: {folder} lets only its owner pass",
+                        remedy=f"chmod o+x {folder}, or put it elsewhere, or allow user namespaces",
+                    )
+                folder = os.path.dirname(folder)
+
+    def plan(self, rung: Rung, *, errand: Errand | None = None) -> Plan:
+        """Compile the policy for a rung."""
+        alone = rung == "userns"
+        own = self._files() if alone else {}
+        etc = [f"/etc/{name}" for name in (*_ETC.split(), "group", "hosts", "passwd", "resolv.conf")]
+        system = [path for path in (*SYSTEM, *etc) if path not in own and os.path.exists(path)]
+        links = {path: os.readlink(path).lstrip("/") for path in SYSTEM if os.path.islink(path)} if alone else {}
+        return Plan(
+            rung=rung,
+            network=self.network,
+            uid=self.uid,
+            argv=list(self.argv),
+            env=self.env,
+            cwd=self.cwd,
+            write=list(self.write),
+            read=[path for path in self.read if path not in self.write],
+            system=[path for path in system if path not in links],
+            links=links,
+            files=own,
+            limits=self._limits(alone=alone),
+            tmp_bytes=limits.RUN_TMP_BYTES,
+            shm_bytes=limits.RUN_SHM_BYTES,
+            errand=errand,
+        )
+
+    def _grants(self) -> Iterator[tuple[str, bool]]:
+        yield from ((path, True) for path in self.write)
+        for path in (*self.read, *SYSTEM):
+            # What lies in a tree of the run's own is already its own.
+            if not any(_within(os.path.realpath(path), os.path.realpath(tree)) for tree in self.write):
+                yield path, False
+
+    def _files(self) -> dict[str, str]:
+        """The files of /etc that a view has of its own: the machine's users and hosts are nobody's business."""
+        uid = os.geteuid() if self.uid is None else self.uid
+        gid = os.getegid() if self.uid is None else self.uid
+        home = re.sub(r"[:\n]", "_", self.env.get("HOME", "/"))
+        own = f"alcove:x:{uid}:{gid}:alcove:{home}:/bin/sh\n" if uid else ""
+        group = f"alcove:x:{gid}:\n" if gid else ""
+        files = {
+            "/etc/passwd": f"root:x:0:0:root:/root:/bin/sh\n{own}nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
+            "/etc/group": f"root:x:0:\n{group}nogroup:x:65534:\n",
+        }
+        if self.network == "none":
+            files["/etc/resolv.conf"] = ""
+            files["/etc/hosts"] = "127.0.0.1\tlocalhost alcove\n::1\tlocalhost\n"
+        return files
+
+    def _limits(self, *, alone: bool) -> dict[str, int]:
+        bounds = {"CORE": 0, "NOFILE": self.open_files, "FSIZE": self.file_size_bytes}
+        if alone or self.uid is not None:
+            bounds["NPROC"] = self.processes
+        return bounds
+
+
+def _within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")

@@ -1,0 +1,156 @@
+"""The sandbox of one server: which rung it confines runs by, what that guarantees, and the door to start programs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final, Literal, Self, final
+
+from alcove.errors import ConfigurationError, GuaranteeError
+from alcove.sandbox import probe
+from alcove.sandbox.plan import Rung
+from alcove.sandbox.policy import Policy
+from alcove.sandbox.spawner import Process, Spawner
+from alcove.sandbox.vector import DEFAULT_MINIMUM, GUARANTEES, RungReport, Vector
+
+_ORDER: Final[tuple[Rung, ...]] = ("userns", "landlock")
+
+
+@final
+class Sandbox:
+    """Starts confined programs. Open it with `Sandbox.open`, on the event loop that will use it.
+
+    Attributes:
+        rung: How runs are confined.
+        vector: What that guarantees here, as probed.
+        uids: Whether runs need a leased uid, because the server is root.
+        minimum: The guarantees without which no run starts.
+    """
+
+    def __init__(
+        self, spawner: Spawner, reports: tuple[RungReport, ...], *, rung: Rung, minimum: frozenset[str], uids: bool
+    ) -> None:
+        self._spawner = spawner
+        self._reports = reports
+        self._report = next(report for report in reports if report.rung == rung)
+        self.rung: Rung = rung
+        self.vector: Vector = self._report.vector
+        self.uids = uids
+        self.minimum = minimum
+
+    @classmethod
+    async def open(
+        cls,
+        *,
+        rung: Literal["auto", "userns", "landlock", "none"] = "auto",
+        minimum: frozenset[str] | None = None,
+        canary: Path | None = None,
+        uids: bool | None = None,
+        cache: Path | None = None,
+    ) -> Self:
+        """Start the warm spawner, find out what each rung holds here, and choose one.
+
+        A rung below the minimum does not fail here: `require` does, so that a server can start and say why it runs
+        nothing.
+
+        Args:
+            rung: `auto` takes the best that meets the minimum, and never `none`, which is to be asked for by name.
+            minimum: Guarantees that every run needs. None: `DEFAULT_MINIMUM`, or nothing when `none` is asked for.
+            canary: An existing folder in the real base, for the folders of the probe; None for the system's own.
+            uids: Whether runs get a uid of their own; None: when the server is root.
+            cache: A file that keeps the results until the next boot or change of code.
+
+        Raises:
+            ConfigurationError: The minimum names a guarantee that there is not, or uids are asked for without root.
+            LaunchError: The warm spawner does not start.
+        """
+        if minimum is None:
+            minimum = frozenset() if rung == "none" else DEFAULT_MINIMUM
+        if unknown := sorted(minimum - GUARANTEES.keys()):
+            raise ConfigurationError(
+                f"there is no guarantee {unknown[0]!r}", field="minimum", remedy=f"known: {', '.join(GUARANTEES)}"
+            )
+        root = os.geteuid() == 0
+        uids = root if uids is None else uids
+        if uids and not root:
+            raise ConfigurationError("only a root server can lease uids", field="uids", remedy="run it as root")
+        spawner = Spawner()
+        try:
+            key = probe.key(canary=canary, uids=uids)
+            reports = probe.cached(cache, key)
+            if reports is None:
+                reports = await probe.probe(spawner, canary=canary, uids=uids)
+                probe.keep(cache, key, reports)
+        except BaseException:
+            await spawner.close()
+            raise
+        chosen = _choose(reports, minimum) if rung == "auto" else rung
+        return cls(spawner, reports, rung=chosen, minimum=minimum, uids=uids)
+
+    @property
+    def spawner_pid(self) -> int | None:
+        """The process id of the warm spawner, None while there is none."""
+        return self._spawner.pid
+
+    def report(self) -> tuple[RungReport, ...]:
+        """Return what the probe found out about every rung, best rung first."""
+        return self._reports
+
+    def require(self) -> None:
+        """Refuse to run anything below the minimum.
+
+        Raises:
+            GuaranteeError: `details["missing"]` names the missing guarantees, comma-separated.
+        """
+        missing = self.vector.missing(self.minimum)
+        if not self._report.available:
+            raise GuaranteeError(
+                f"this machine cannot confine runs by {self.rung}: {self._report.failure}",
+                remedy=self._report.remedy,
+                missing=", ".join(missing),
+            )
+        if missing:
+            said = "; ".join(GUARANTEES[name] for name in missing)
+            raise GuaranteeError(
+                f"the rung {self.rung} does not guarantee here that {said}",
+                remedy=f"{self._report.remedy}; or lower the minimum by name ({', '.join(missing)})",
+                missing=", ".join(missing),
+            )
+
+    async def spawn(self, policy: Policy, *, stdin: bytes = b"") -> Process:
+        """Start a program, confined.
+
+        Args:
+            policy: What it may touch.
+            stdin: What it reads from its standard input, until end of file.
+
+        Raises:
+            GuaranteeError: The rung is below the minimum.
+            ConfigurationError: A grant would show what is hidden, a tree cannot be reached, or the uid is missing.
+            InvalidError: An argument or variable cannot be given to a program.
+            AgentUnavailableError: There is no such program in the sandbox, or it cannot be executed.
+            LaunchError: A step failed; `details["step"]` names it.
+            ClosedError: The sandbox was closed.
+        """
+        self.require()
+        policy.check()
+        if self.uids != (policy.uid is not None) and self.rung != "none":
+            raise ConfigurationError(
+                "a root server leases a uid to each session" if self.uids else "only a root server can lease uids",
+                field="uid",
+            )
+        policy.check_reach(self.rung)
+        return await self._spawner.start(policy.plan(self.rung), stdin)
+
+    async def close(self) -> None:
+        """End every tree that is left, and the warm spawner."""
+        await self._spawner.close()
+
+
+def _choose(reports: tuple[RungReport, ...], minimum: frozenset[str]) -> Rung:
+    candidates = [report for report in reports if report.rung in _ORDER]
+    for report in candidates:
+        if report.available and not report.vector.missing(minimum):
+            return report.rung
+    # None will do: take the one that says most clearly what is missing.
+    return max(candidates, key=lambda report: (report.available, report.vector.held())).rung

@@ -1,0 +1,191 @@
+"""The warm spawner: a small process, made ready once, from which every run is forked.
+
+Standard library only. It is executed by the server with an empty environment and one descriptor, its control socket;
+it never holds what a run is given, only which processes are running. When the server ends, however, the spawner ends,
+and by their parent-death signals so do all trees.
+
+Messages are JSON, one per datagram. To it: an `Order` with four descriptors (plan, stdin, stdout, stderr),
+`{"kill": id}` and `{"ask": id}`. From it: `{"ready": pid}`, and for each order either `{"id", "failed": Failure}`, or
+`{"id", "started": pid, "start_time"}` and later `{"id", "ended": exit code or None}`.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import select
+import signal
+import socket
+
+from alcove.sandbox import kernel, launcher, namespaces, processes, supervisor
+from alcove.sandbox.plan import Failure, Order
+
+_MESSAGE_BYTES = 64 * 1024
+
+
+class _Run:
+    __slots__ = ("alone", "handle", "id", "lines", "pid", "report", "started", "step")
+
+    def __init__(self, order: Order, pid: int, report: int) -> None:
+        self.id = order["id"]
+        self.alone = order["rung"] == "userns"
+        self.pid = pid
+        self.handle = os.pidfd_open(pid)
+        self.report = report
+        self.lines = b""
+        self.started = False
+        self.step = "clone"
+
+
+class _Spawner:
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._poll = select.poll()
+        self._poll.register(control, select.POLLIN)
+        self._owner = os.pidfd_open(os.getppid())
+        self._poll.register(self._owner, select.POLLIN)
+        self._reports: dict[int, _Run] = {}
+        self._handles: dict[int, _Run] = {}
+
+    def serve(self) -> None:
+        """Do as told until the server is gone."""
+        self._tell({"ready": os.getpid()})
+        while True:
+            for descriptor, _ in self._poll.poll():
+                if descriptor == self._owner:
+                    return
+                if descriptor == self._control.fileno():
+                    if not self._obey():
+                        return
+                elif run := self._reports.get(descriptor):
+                    self._listen(run)
+                elif run := self._handles.get(descriptor):
+                    self._reap(run)
+
+    def _tell(self, message: dict[str, object]) -> None:
+        self._control.sendall(json.dumps(message).encode())
+
+    def _obey(self) -> bool:
+        try:
+            text, descriptors, _, _ = socket.recv_fds(self._control, _MESSAGE_BYTES, 4)
+        except ConnectionResetError:
+            return False
+        if not text:
+            return False
+        message = json.loads(text)
+        if "rung" in message:
+            try:
+                self._start(message, descriptors)
+            except OSError as error:
+                failure = Failure(step="clone", errno=error.errno or 0, detail=error.strerror or str(error))
+                self._tell({"id": message["id"], "failed": failure})
+            finally:
+                for one in descriptors:
+                    os.close(one)
+            return True
+        wanted = message.get("kill", message.get("ask"))
+        for run in self._handles.values():
+            if run.id == wanted:
+                self._signal(run, ask="ask" in message)
+        return True
+
+    def _start(self, order: Order, descriptors: list[int]) -> None:
+        plan, *stdio = descriptors
+        report, theirs = os.pipe()
+        os.set_blocking(report, False)
+        waits, go = os.pipe()
+        try:
+            alone = order["rung"] == "userns"
+            pid = kernel.clone(namespaces.flags(order["network"]) if alone else 0)
+            if not pid:
+                supervisor.supervise(order, plan, (stdio[0], stdio[1], stdio[2]), theirs, waits)
+            run = _Run(order, pid, report)
+            self._handles[run.handle] = self._reports[report] = run
+            self._poll.register(run.handle, select.POLLIN)
+            self._poll.register(report, select.POLLIN)
+            if alone:
+                try:
+                    namespaces.map_ids(pid, order["uid"])
+                except OSError as error:
+                    # The supervisor, let go by nobody, ends; this line is then what its report says.
+                    run.lines = b"step ids\n" + launcher.describe(error)
+                    return
+            os.write(go, b"g")
+        finally:
+            for one in (theirs, waits, go):
+                os.close(one)
+
+    def _signal(self, run: _Run, *, ask: bool) -> None:
+        if ask:
+            os.kill(run.pid, signal.SIGUSR1)
+        elif run.alone:
+            os.kill(run.pid, signal.SIGKILL)
+        else:
+            os.kill(run.pid, signal.SIGTERM)
+            os.kill(run.pid, signal.SIGCONT)
+
+    def _listen(self, run: _Run) -> bool:
+        """Read what the supervisor reports; False when there is nothing more at the moment."""
+        try:
+            chunk = os.read(run.report, _MESSAGE_BYTES)
+        except BlockingIOError:
+            return False
+        run.lines += chunk
+        if not run.started and b"\nstarted\n" in run.lines:
+            run.started = True
+            self._tell({"id": run.id, "started": run.pid, "start_time": processes.start_time(run.pid)})
+        if not chunk:
+            self._deafen(run)
+        return bool(chunk)
+
+    def _deafen(self, run: _Run) -> None:
+        if self._reports.pop(run.report, None):
+            self._poll.unregister(run.report)
+
+    def _reap(self, run: _Run) -> None:
+        while self._listen(run):
+            pass
+        _, status = os.waitpid(run.pid, 0)
+        self._poll.unregister(run.handle)
+        self._deafen(run)
+        del self._handles[run.handle]
+        os.close(run.handle)
+        os.close(run.report)
+        lines = run.lines.decode(errors="replace").splitlines()
+        ended = lines[-1].removeprefix("exit ") if lines and lines[-1].startswith("exit ") else None
+        if ended is None and not run.alone:
+            # The supervisor did not end as it should; what it has left is now ours.
+            processes.end_descendants(without=frozenset(one.pid for one in self._handles.values()))
+        if run.started:
+            self._tell({"id": run.id, "ended": int(ended) if ended else None})
+        else:
+            self._tell({"id": run.id, "failed": _failure(lines, ended, status)})
+
+
+def _failure(lines: list[str], ended: str | None, status: int) -> Failure:
+    step = "clone"
+    for line in lines:
+        word, _, rest = line.partition(" ")
+        if word == "failed":
+            number, _, detail = rest.partition(" ")
+            return Failure(step=step, errno=int(number), detail=detail)
+        step = rest if word == "step" else step
+    detail = f"the process ended there with {ended or os.waitstatus_to_exitcode(status)}"
+    return Failure(step=step, errno=0, detail=detail)
+
+
+def main(control: int) -> None:
+    """Serve the socket with that descriptor, then end, and with this process every tree."""
+    for number in range(1, signal.NSIG):
+        if number not in {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, 32, 33}:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.umask(0o022)
+    os.chdir("/")
+    kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+    launcher.compile_filters()
+    gc.disable()
+    gc.freeze()
+    _Spawner(socket.socket(fileno=control)).serve()
+    os._exit(0)

@@ -1,0 +1,116 @@
+"""uvicorn's HTTP/1.1 connection, with limits on the head of a request and problems for what cannot be parsed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final, cast, final
+
+import msgspec
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from alcove import ids, limits
+from alcove.errors import AlcoveError, InvalidError
+from alcove.server import problems
+from alcove.server.problems import HeadersTooLargeError, TimedOutError
+
+_encode = msgspec.json.Encoder().encode
+_CLOSING: Final = b"content-type: application/problem+json\r\nconnection: close\r\n"
+
+
+def configured(app: Any) -> Config:
+    """Return uvicorn's configuration for an application: no threads, no access log, no trust in proxies' headers."""
+    config = Config(
+        app,
+        http=Connection,
+        loop="none",
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+    )
+    config.load()
+    return config
+
+
+@final
+class Connection(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._in_head = True
+        self._head_bytes = 0
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for a first request, not for ever."""
+        super().connection_made(cast("asyncio.Transport", transport))
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._heard_head()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came; refuse a head that does not end."""
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if not self._in_head or self.transport.is_closing():
+            return
+        if self._head_bytes > limits.HEAD_BYTES:
+            self._refuse(
+                HeadersTooLargeError(
+                    f"the head of the request is longer than {limits.HEAD_BYTES} bytes", limit=limits.HEAD_BYTES
+                )
+            )
+        elif self._head_timer is None:
+            self._await_head()
+
+    def on_message_begin(self) -> None:
+        """Begin to count."""
+        super().on_message_begin()
+        self._in_head = True
+
+    def on_headers_complete(self) -> None:
+        """Let the application begin."""
+        self._in_head = False
+        self._head_bytes = 0
+        self._heard_head()
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP."""
+        self._refuse(InvalidError("this is not an HTTP/1.1 request", remedy=msg))
+
+    def _await_head(self) -> None:
+        self._head_timer = self.loop.call_later(limits.BODY_TIMEOUT_S, self._give_up)
+
+    def _heard_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _give_up(self) -> None:
+        self._head_timer = None
+        if not self.transport.is_closing():
+            self._refuse(TimedOutError("the head of the request did not arrive in time", limit=limits.BODY_TIMEOUT_S))
+
+    def _refuse(self, error: AlcoveError) -> None:
+        told = problems.problem(error, ids.new_id())
+        body = _encode(told)
+        self.transport.write(
+            b"%sContent-Length: %d\r\n%s\r\n%s" % (STATUS_LINE[told.status], len(body), _CLOSING, body)
+        )
+        self.transport.close()

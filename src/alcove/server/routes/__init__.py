@@ -1,0 +1,19 @@
+"""All routes, noun by noun. What is not in this table is not served, and what is in it is described at /docs."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from alcove.server.route import Route
+from alcove.server.routes import agents, chat, files, messages, runs, sessions, system, users
+
+ROUTES: Final[tuple[Route, ...]] = (
+    *chat.ROUTES,
+    *sessions.ROUTES,
+    *messages.ROUTES,
+    *files.ROUTES,
+    *runs.ROUTES,
+    *users.ROUTES,
+    *agents.ROUTES,
+    *system.ROUTES,
+)

@@ -1,0 +1,52 @@
+"""Who can answer."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from alcove.server.call import Call
+from alcove.server.route import Route
+
+
+class AgentView(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent.
+
+    Attributes:
+        kind: `command` or `function`.
+        program: What would be run, empty for a function.
+        network: What it may reach: `none` or `host`.
+        available: Whether a run could start; the program itself was not run.
+        reason: Why not.
+        default: Whether it answers when nobody is named.
+    """
+
+    name: str
+    kind: str
+    description: str
+    program: str
+    network: str
+    available: bool
+    reason: str
+    default: bool
+
+
+class AgentList(msgspec.Struct, frozen=True, kw_only=True):
+    """All agents, by name."""
+
+    agents: list[AgentView]
+
+
+async def list_agents(call: Call) -> AgentList:
+    """List the agents of this installation."""
+    default = call.hub.settings.agent
+    return AgentList(
+        agents=[
+            AgentView(**msgspec.structs.asdict(info), default=info.name == default)
+            for info in call.hub.agents.describe()
+        ]
+    )
+
+
+ROUTES: Final = (Route("GET", "/api/v1/agents", list_agents, permission="agents.read"),)

@@ -1,0 +1,176 @@
+"""Runs: start, follow, cancel, list."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Final
+
+import msgspec
+from starlette.responses import Response
+
+from alcove.errors import (
+    AgentNotFoundError,
+    AgentUnavailableError,
+    IdempotencyError,
+    InvalidError,
+    RunNotFoundError,
+    SessionBusyError,
+    SessionExpiredError,
+    SessionNotFoundError,
+    TooLargeError,
+)
+from alcove.events.model import Event
+from alcove.server.call import Call
+from alcove.server.route import Route
+from alcove.server.routes.views import Paging, RunView, given, run_view
+from alcove.server.streaming import EventStream
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A message for an agent.
+
+    Attributes:
+        message: What the user says.
+        agent: Who answers; by default the session's agent, else the installation's.
+        language: Language to reply in, for agents that are asked to.
+        timeout_s: Wall time; the agent's own by default.
+    """
+
+    message: str
+    agent: str | None = None
+    language: str | None = None
+    timeout_s: float | None = None
+
+
+class RunList(msgspec.Struct, frozen=True, kw_only=True):
+    """Runs, newest first; `next_cursor` goes into `cursor` for the next page, null on the last."""
+
+    runs: list[RunView]
+    next_cursor: str | None
+
+
+class After(msgspec.Struct, frozen=True, kw_only=True):
+    """Where to go on: the last number that was heard, 0 for the beginning."""
+
+    after: int = 0
+
+
+async def start(call: Call, body: Start) -> RunView:
+    """Start a run and do not wait for it."""
+    run = await call.hub.runs.start(
+        call.session_id,
+        body.message,
+        agent=body.agent,
+        language=body.language,
+        timeout_s=body.timeout_s,
+        idempotency_key=call.idempotency_key,
+    )
+    call.headers.append((b"location", f"/api/v1/runs/{run.id}".encode()))
+    return run_view(call, run)
+
+
+async def list_of_session(call: Call, query: Paging) -> RunList:
+    """List the runs of a session, newest first."""
+    await call.session()
+    return await _list(call, call.session_id, query)
+
+
+async def list_all(call: Call, query: Paging) -> RunList:
+    """List all runs, newest first."""
+    return await _list(call, None, query)
+
+
+async def get(call: Call) -> RunView:
+    """Show a run."""
+    return run_view(call, await call.run())
+
+
+async def events(call: Call, query: After) -> EventStream:
+    """Follow a run as Server-Sent Events, from the beginning or after the last number that was heard.
+
+    204 says that the run has ended and there is nothing more to come.
+    """
+    run = await call.run()
+    after = _last_event_id(call, query.after)
+    if run.ended and not await call.hub.events.read(run.id, after, 1):
+        return Response(status_code=204)  # type: ignore[return-value]
+    return follow(call, run.id, after)
+
+
+async def cancel(call: Call) -> RunView:
+    """Cancel a run. Its whole process tree is gone when this answers; 202 when another server looks after it."""
+    await call.run()
+    run = await call.hub.runs.cancel(call.path["run_id"])
+    call.status = 200 if run.ended else 202
+    return run_view(call, run)
+
+
+def follow(call: Call, run_id: str, after: int) -> EventStream:
+    """Return the events of a run as a stream."""
+    return EventStream(call.site, _events(call, run_id, after))
+
+
+async def _events(call: Call, run_id: str, after: int) -> AsyncGenerator[Event]:
+    async for event in call.hub.runs.events(run_id, after):
+        yield event
+
+
+async def _list(call: Call, session_id: str | None, query: Paging) -> RunList:
+    page = await call.hub.runs.list(session_id, limit=query.limit, cursor=given(query.cursor))
+    return RunList(runs=[run_view(call, run) for run in page.runs], next_cursor=page.next_cursor)
+
+
+def _last_event_id(call: Call, after: int) -> int:
+    """Return where to go on. The header wins: a browser adds it to the address that it opened first."""
+    heard = call.head.get(b"last-event-id")
+    if heard is not None:
+        after = int(heard) if heard.isdigit() and len(heard) < 19 else -1
+    if not 0 <= after < 2**62:
+        raise InvalidError(
+            "not the number of an event", field="last-event-id" if heard else "after", remedy="use an id"
+        )
+    return after
+
+
+_NONE: Final = (RunNotFoundError,)
+
+ROUTES: Final = (
+    Route(
+        "POST",
+        "/api/v1/sessions/{session_id}/runs",
+        start,
+        permission="runs.start",
+        status=202,
+        errors=(
+            SessionNotFoundError,
+            SessionBusyError,
+            SessionExpiredError,
+            AgentNotFoundError,
+            AgentUnavailableError,
+            IdempotencyError,
+            TooLargeError,
+        ),
+        headers={"Idempotency-Key": "A repetition with the same key and body gets the same run."},
+    ),
+    Route(
+        "GET",
+        "/api/v1/sessions/{session_id}/runs",
+        list_of_session,
+        permission="runs.read",
+        errors=(SessionNotFoundError,),
+        run=True,
+    ),
+    Route("GET", "/api/v1/runs", list_all, permission="runs.read"),
+    Route("GET", "/api/v1/runs/{run_id}", get, permission="runs.read", errors=_NONE, run=True),
+    Route(
+        "GET",
+        "/api/v1/runs/{run_id}/events",
+        events,
+        permission="runs.read",
+        others=(204,),
+        errors=_NONE,
+        run=True,
+        headers={"Last-Event-ID": "The last number that was heard; wins over `after`."},
+    ),
+    Route("POST", "/api/v1/runs/{run_id}/cancel", cancel, permission="runs.cancel", others=(202,), errors=_NONE),
+)

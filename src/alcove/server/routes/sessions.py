@@ -1,0 +1,266 @@
+"""Sessions: identity, hierarchy, listing, deletion."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from alcove import limits
+from alcove.errors import (
+    AlreadyExistsError,
+    IdempotencyError,
+    InvalidError,
+    SessionNotFoundError,
+    VersionMismatchError,
+)
+from alcove.server.call import Call
+from alcove.server.route import Route
+from alcove.server.routes.views import Paging, SessionPage, SessionView, Unset, given, session_view
+from alcove.sessions.model import Changes, Metadata, Scalar, Session, Summary
+
+UNSET = msgspec.UNSET
+
+
+class Child(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A child to be. What is left out is its parent's."""
+
+    title: str = ""
+    user_id: str | None = None
+    agent: str | None = None
+    key: str | None = None
+    metadata: Metadata | None = None
+
+
+class Creation(Child, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A session to be. Everything may be left out.
+
+    Attributes:
+        session_id: The caller's own id; a UUIDv7 otherwise.
+        parent_id: Makes it a child.
+        ttl_s: Seconds it may be idle before it expires; null for ever; the server's default when left out.
+    """
+
+    session_id: str | None = None
+    parent_id: str | None = None
+    app: str | None = None
+    ttl_s: float | Unset | None = UNSET
+
+
+class Patch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Changes, as a merge patch (RFC 7396): what is left out stays, a null removes a name of metadata or the TTL."""
+
+    title: str | Unset = UNSET
+    agent: str | Unset = UNSET
+    metadata: Metadata | Unset = UNSET
+    pinned: bool | Unset = UNSET
+    ttl_s: float | Unset | None = UNSET
+
+
+class Filter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which sessions to list.
+
+    Attributes:
+        user_id: Exactly this user; empty for nobody's.
+        parent_id: Direct children of this session; empty for roots.
+        status: `active`, `expired` or `trashed`; all but the trashed otherwise.
+        metadata: Written `metadata.NAME=VALUE`: a JSON scalar where VALUE is one, else text.
+        active_since: Epoch seconds, inclusive.
+        active_before: Epoch seconds, exclusive.
+    """
+
+    user_id: str | Unset = UNSET
+    app: str | Unset = UNSET
+    parent_id: str | Unset = UNSET
+    root_id: str | Unset = UNSET
+    status: str | Unset = UNSET
+    metadata: dict[str, str] = {}
+    active_since: float | Unset = UNSET
+    active_before: float | Unset = UNSET
+    limit: int = limits.PAGE_DEFAULT
+    cursor: str | Unset = UNSET
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of a tree."""
+
+    limit: int = limits.TREE_SESSIONS
+
+
+class Deletion(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether to skip the trash."""
+
+    purge: bool = False
+
+
+class Tree(msgspec.Struct, frozen=True, kw_only=True):
+    """A session and its descendants, nearest first."""
+
+    sessions: list[SessionView]
+
+
+async def create(call: Call, body: Creation) -> SessionView:
+    """Create a session and its folder."""
+    session = await call.hub.sessions.create(
+        session_id=body.session_id,
+        user_id=body.user_id,
+        app=body.app,
+        key=body.key,
+        parent_id=body.parent_id,
+        title=body.title,
+        agent=body.agent,
+        metadata=body.metadata,
+        ttl_s=body.ttl_s,
+        tenant=call.principal.tenant,
+        idempotency_key=call.idempotency_key,
+    )
+    return _made(call, session)
+
+
+async def list_sessions(call: Call, query: Filter) -> SessionPage:
+    """List sessions, newest first. Pages stay whole while sessions come and go."""
+    page = await call.hub.sessions.list(
+        user_id=given(query.user_id),
+        app=given(query.app),
+        parent_id=given(query.parent_id),
+        root_id=given(query.root_id),
+        status=given(query.status),
+        metadata={name: _scalar(text) for name, text in query.metadata.items()} or None,
+        active_since_us=_micros(query.active_since, "active_since"),
+        active_before_us=_micros(query.active_before, "active_before"),
+        limit=query.limit,
+        cursor=given(query.cursor),
+        tenant=call.principal.tenant,
+    )
+    return SessionPage(sessions=[session_view(call, one) for one in page.sessions], next_cursor=page.next_cursor)
+
+
+async def get(call: Call) -> SessionView:
+    """Show a session. An expired one is shown, one in the trash is not."""
+    return _tagged(call, await call.session())
+
+
+async def update(call: Call, body: Patch) -> SessionView:
+    """Change title, agent, metadata, pin or TTL; with If-Match, only the version that it names."""
+    changes = Changes(title=body.title, agent=body.agent, metadata=body.metadata, pinned=body.pinned, ttl_s=body.ttl_s)
+    return _tagged(call, await call.hub.sessions.update(call.session_id, changes, version=_version(call)))
+
+
+async def delete(call: Call, query: Deletion) -> None:
+    """Move a session and its descendants to the trash, or with `purge` remove them for good; runs are cancelled."""
+    await call.hub.sessions.delete(call.session_id, purge=query.purge)
+
+
+async def touch(call: Call) -> SessionView:
+    """Record activity; revives an expired session."""
+    return _tagged(call, await call.hub.sessions.touch(call.session_id))
+
+
+async def summary(call: Call) -> Summary:
+    """Show a session in a few words."""
+    return await call.hub.sessions.summary(call.session_id)
+
+
+async def children(call: Call, query: Paging) -> SessionPage:
+    """List the direct children, newest first."""
+    page = await call.hub.sessions.children(call.session_id, limit=query.limit, cursor=given(query.cursor))
+    return SessionPage(sessions=[session_view(call, one) for one in page.sessions], next_cursor=page.next_cursor)
+
+
+async def spawn(call: Call, body: Child) -> SessionView:
+    """Create a child."""
+    session = await call.hub.sessions.create(
+        parent_id=call.session_id,
+        title=body.title,
+        user_id=body.user_id,
+        agent=body.agent,
+        key=body.key,
+        metadata=body.metadata,
+        tenant=call.principal.tenant,
+        idempotency_key=call.idempotency_key,
+    )
+    return _made(call, session)
+
+
+async def tree(call: Call, query: Part) -> Tree:
+    """Show a session and its descendants, nearest first."""
+    found = await call.hub.sessions.tree(call.session_id, limit=query.limit)
+    return Tree(sessions=[session_view(call, one) for one in found])
+
+
+def _made(call: Call, session: Session) -> SessionView:
+    call.headers.append((b"location", f"/api/v1/sessions/{session.id}".encode()))
+    return _tagged(call, session)
+
+
+def _tagged(call: Call, session: Session) -> SessionView:
+    call.headers.append((b"etag", b'"%d"' % session.version))
+    return session_view(call, session)
+
+
+def _version(call: Call) -> int | None:
+    """Return the version that If-Match asks for, None when any will do."""
+    wanted = call.head.get(b"if-match", b"*").strip()
+    if wanted == b"*":
+        return None
+    digits = wanted.removeprefix(b'"').removesuffix(b'"')
+    if len(digits) == len(wanted) - 2 and digits.isdigit() and len(digits) < 19:
+        return int(digits)
+    raise VersionMismatchError("If-Match is not an ETag of this session", field="if-match", remedy="read it again")
+
+
+def _micros(value: float | Unset, field: str) -> int | None:
+    if isinstance(value, Unset):
+        return None
+    if not abs(value) < 1e11:
+        raise InvalidError(f"{field} is no instant", field=field, remedy="give epoch seconds")
+    return round(value * 1_000_000)
+
+
+def _scalar(text: str) -> Scalar:
+    try:
+        value = msgspec.json.decode(text, type=Scalar)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return text
+    return value
+
+
+_KEY: Final = {"Idempotency-Key": "A repetition with the same key and body gets the same session."}
+_NONE: Final = (SessionNotFoundError,)
+_ONE: Final = "/api/v1/sessions/{session_id}"
+
+ROUTES: Final = (
+    Route(
+        "POST",
+        "/api/v1/sessions",
+        create,
+        permission="sessions.create",
+        status=201,
+        errors=(SessionNotFoundError, AlreadyExistsError, IdempotencyError),
+        headers=_KEY,
+    ),
+    Route("GET", "/api/v1/sessions", list_sessions, permission="sessions.read"),
+    Route("GET", _ONE, get, permission="sessions.read", errors=_NONE, run=True),
+    Route(
+        "PATCH",
+        _ONE,
+        update,
+        permission="sessions.update",
+        errors=(SessionNotFoundError, VersionMismatchError),
+        headers={"If-Match": "The ETag of the version to change."},
+    ),
+    Route("DELETE", _ONE, delete, permission="sessions.delete", status=204, errors=_NONE),
+    Route("POST", f"{_ONE}/touch", touch, permission="sessions.update", errors=_NONE),
+    Route("GET", f"{_ONE}/summary", summary, permission="sessions.read", errors=_NONE, run=True),
+    Route("GET", f"{_ONE}/children", children, permission="sessions.read", errors=_NONE),
+    Route(
+        "POST",
+        f"{_ONE}/children",
+        spawn,
+        permission="sessions.create",
+        status=201,
+        errors=(SessionNotFoundError, AlreadyExistsError, IdempotencyError),
+        headers=_KEY,
+    ),
+    Route("GET", f"{_ONE}/tree", tree, permission="sessions.read", errors=_NONE),
+)

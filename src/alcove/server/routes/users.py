@@ -1,0 +1,38 @@
+"""The live session of a user."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from alcove.server.call import Call
+from alcove.server.route import Route
+from alcove.server.routes.views import SessionView, session_view
+
+
+class Live(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which of the user's sessions; the other fields are for a new one.
+
+    Attributes:
+        key: The caller's own name for it.
+        ttl_s: Seconds it may be idle before it expires; null for ever; the server's default when left out.
+    """
+
+    key: str = ""
+    app: str = ""
+    agent: str = ""
+    ttl_s: float | msgspec.UnsetType | None = msgspec.UNSET
+
+
+async def live(call: Call, body: Live) -> SessionView:
+    """Find the user's live session of that key, or make it (201). It counts as activity; an expired one is replaced."""
+    session, made = await call.hub.sessions.live(
+        call.path["user"], body.key, app=body.app, agent=body.agent, ttl_s=body.ttl_s, tenant=call.principal.tenant
+    )
+    call.status = 201 if made else 200
+    call.headers.append((b"etag", b'"%d"' % session.version))
+    return session_view(call, session)
+
+
+ROUTES: Final = (Route("PUT", "/api/v1/users/{user}/session", live, permission="sessions.create", others=(201,)),)

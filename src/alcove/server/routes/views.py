@@ -1,0 +1,231 @@
+"""Records as they go over the wire. Instants are epoch seconds; fields may be added, none is renamed."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from alcove import limits
+from alcove.clock import seconds
+from alcove.messages.model import Message, Part, Turn
+from alcove.runs.model import Run
+from alcove.server.call import Call
+from alcove.sessions.model import Metadata, Session
+
+T = TypeVar("T")
+Unset = msgspec.UnsetType
+JsonObject = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})]
+
+
+class SessionView(msgspec.Struct, frozen=True, kw_only=True):
+    """A session.
+
+    Attributes:
+        session_id: Its id, and the name of its folder.
+        created_at: Epoch seconds.
+        last_activity: Epoch seconds of the last append, run, file write, touch or `live`; never of a read.
+        message_count: Messages that are visible.
+        turn_count: Turns ever opened.
+        work_directory: The folder's name below the base.
+        absolute_work_directory: Where it is on the server; only an administrator is told.
+        parent_id: Null for a root.
+        expires_at: When it expires unless something happens; null for never.
+        ttl_s: How long it may be idle; null for ever.
+        version: Counts the changes to title, agent, metadata, pin and TTL: the ETag.
+        run_id: The run that holds it now; null when it is free.
+    """
+
+    session_id: str
+    created_at: float
+    last_activity: float
+    message_count: int
+    turn_count: int
+    work_directory: str
+    absolute_work_directory: str | msgspec.UnsetType = msgspec.UNSET
+    status: str
+    user_id: str
+    app: str
+    key: str | None
+    title: str
+    agent: str
+    metadata: JsonObject
+    parent_id: str | None
+    root_id: str
+    depth: int
+    child_count: int
+    last_seq: int
+    pinned: bool
+    ttl_s: float | None
+    expires_at: float | None
+    version: int
+    run_id: str | None
+
+
+class SessionPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Sessions, newest first; `next_cursor` goes into `cursor` for the next page, null on the last."""
+
+    sessions: list[SessionView]
+    next_cursor: str | None
+
+
+class MessageView(msgspec.Struct, frozen=True, kw_only=True):
+    """A message.
+
+    Attributes:
+        seq: Dense per session, from 1, never reused.
+        turn: The turn that it belongs to.
+        role: Who speaks.
+        content: Text, or a list of parts.
+        hidden: Whether it was popped or cleared.
+        created_at: Epoch seconds.
+    """
+
+    seq: int
+    turn: int
+    role: str
+    content: str | list[Part]
+    hidden: bool
+    created_at: float
+    name: str | msgspec.UnsetType = msgspec.UNSET
+    tool_calls: list[Part] | msgspec.UnsetType = msgspec.UNSET
+    tool_call_id: str | msgspec.UnsetType = msgspec.UNSET
+    metadata: Metadata | msgspec.UnsetType = msgspec.UNSET
+
+
+class MessageList(msgspec.Struct, frozen=True, kw_only=True):
+    """Messages, oldest first."""
+
+    messages: list[MessageView]
+
+
+class TurnView(msgspec.Struct, frozen=True, kw_only=True):
+    """One exchange; `run_id` is null when no run of Alcove's answered, `closed_at` while it is open."""
+
+    number: int
+    status: str
+    run_id: str | None
+    opened_at: float
+    closed_at: float | None
+
+
+class RunView(msgspec.Struct, frozen=True, kw_only=True):
+    """A run.
+
+    Attributes:
+        status: `running`, or how it ended: `finished failed cancelled timed_out lost`.
+        exit_code: The program's; null for functions, while it runs, and when a signal ended it.
+        answer_seq: The message that is its answer; null while there is none.
+        rung: The sandbox that it ran in.
+        guarantees: What that rung was proven to guarantee.
+        authority: What it may touch, frozen when it started; only an administrator is told.
+        digest: SHA-256 of that, in hex.
+        ended_at: Epoch seconds; null while it runs.
+    """
+
+    run_id: str
+    session_id: str
+    turn: int
+    agent: str
+    status: str
+    exit_code: int | None
+    error: str
+    answer_seq: int | None
+    rung: str
+    guarantees: JsonObject
+    authority: JsonObject | msgspec.UnsetType = msgspec.UNSET
+    digest: str
+    created_at: float
+    ended_at: float | None
+
+
+class Paging(msgspec.Struct, frozen=True, kw_only=True):
+    """Which page: `cursor` is the `next_cursor` of the one before."""
+
+    limit: int = limits.PAGE_DEFAULT
+    cursor: str | Unset = msgspec.UNSET
+
+
+def given(value: T | Unset) -> T | None:
+    """Return a parameter, None when it was left out. (A default of null would be said by the text `null` too.)"""
+    return None if isinstance(value, Unset) else value
+
+
+def session_view(call: Call, session: Session) -> SessionView:
+    """Return a session as this caller sees it."""
+    expires_at = session.last_activity_us + session.ttl_us if session.ttl_us and not session.pinned else None
+    folders = call.hub.workspaces if call.is_admin else None
+    return SessionView(
+        session_id=session.id,
+        created_at=seconds(session.created_us),
+        last_activity=seconds(session.last_activity_us),
+        message_count=session.message_count,
+        turn_count=session.turn_count,
+        work_directory=session.id,
+        absolute_work_directory=str(folders.path(session.id)) if folders else msgspec.UNSET,
+        status=session.status,
+        user_id=session.user_id,
+        app=session.app,
+        key=session.key,
+        title=session.title,
+        agent=session.agent,
+        metadata=msgspec.Raw(session.metadata_json),
+        parent_id=session.parent_id or None,
+        root_id=session.root_id,
+        depth=session.depth,
+        child_count=session.child_count,
+        last_seq=session.last_seq,
+        pinned=bool(session.pinned),
+        ttl_s=seconds(session.ttl_us) if session.ttl_us else None,
+        expires_at=None if expires_at is None else seconds(expires_at),
+        version=session.version,
+        run_id=session.lease_run or None,
+    )
+
+
+def message_view(message: Message) -> MessageView:
+    """Return a message as it is shown."""
+    detail = message.detail
+    return MessageView(
+        seq=message.seq,
+        turn=message.turn,
+        role=message.role,
+        content=message.content,
+        hidden=bool(message.hidden),
+        created_at=seconds(message.created_us),
+        name=detail.name or msgspec.UNSET,
+        tool_calls=detail.tool_calls or msgspec.UNSET,
+        tool_call_id=detail.tool_call_id or msgspec.UNSET,
+        metadata=detail.metadata or msgspec.UNSET,
+    )
+
+
+def turn_view(turn: Turn) -> TurnView:
+    """Return a turn as it is shown."""
+    return TurnView(
+        number=turn.number,
+        status=turn.status,
+        run_id=turn.run_id or None,
+        opened_at=seconds(turn.opened_us),
+        closed_at=seconds(turn.closed_us) if turn.closed_us else None,
+    )
+
+
+def run_view(call: Call, run: Run) -> RunView:
+    """Return a run as this caller sees it."""
+    return RunView(
+        run_id=run.id,
+        session_id=run.session_id,
+        turn=run.turn,
+        agent=run.agent,
+        status=run.status,
+        exit_code=run.exit_code,
+        error=run.error,
+        answer_seq=run.answer_seq or None,
+        rung=run.rung,
+        guarantees=msgspec.Raw(run.guarantees_json or "{}"),
+        authority=msgspec.Raw(run.authority_json) if call.is_admin else msgspec.UNSET,
+        digest=run.digest,
+        created_at=seconds(run.created_us),
+        ended_at=seconds(run.ended_us) if run.ended_us else None,
+    )

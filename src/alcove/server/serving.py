@@ -1,0 +1,178 @@
+"""`alcove serve`: opens the hub, listens, and stops in order."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import final
+
+import uvicorn
+
+from alcove import hub as installation, limits
+from alcove.errors import AlcoveError, ConfigurationError
+from alcove.hub import Alcove
+from alcove.server.app import App
+from alcove.server.auth import LoopbackGate
+from alcove.server.call import Site
+from alcove.server.door import RunDoor
+from alcove.server.protocol import configured
+from alcove.server.routes import ROUTES
+from alcove.settings import Settings
+from alcove.telemetry import logs
+from alcove.telemetry.metrics import Metrics
+
+_log = logging.getLogger("alcove.server")
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def run(settings: Settings, *, prepare: Callable[[Alcove], None] | None = None) -> None:
+    """Serve until SIGINT or SIGTERM; a second one forces the end.
+
+    Prints one line on standard output when requests are answered.
+
+    Args:
+        settings: The installation to serve.
+        prepare: Called with the open hub before the first request: the place to register functions as agents.
+
+    Raises:
+        ConfigurationError: The address is not of the loopback, the port is taken, or an agent could reach the port.
+        AlcoveError: The hub cannot be opened.
+    """
+    logs.configure(settings.log)
+    asyncio.run(serve(settings, prepare=prepare))
+
+
+async def serve(settings: Settings, *, prepare: Callable[[Alcove], None] | None = None) -> None:
+    """Serve in a running event loop: see `run`."""
+    with _listening(settings.host, settings.port) as listener:
+        async with installation.open(settings=settings) as hub:
+            if prepare:
+                prepare(hub)
+            check_reach(hub)
+            for warning in settings.warnings:
+                _log.warning(warning)
+            site = Site(hub=hub, routes=ROUTES, metrics=Metrics(), stopping=asyncio.Event())
+            hub.workshop.door = RunDoor(site)
+            await _Server(site, settings.allowed_hosts).serve([listener])
+    _log.info("stopped")
+
+
+def check_reach(hub: Alcove) -> None:
+    """Make sure that no configured program can call this server as the local administrator.
+
+    Raises:
+        ConfigurationError: One may use the host's network, and nobody said that this is meant.
+    """
+    reaching = [agent.name for agent in hub.agents.describe() if agent.kind == "command" and agent.network == "host"]
+    if not reaching:
+        return
+    said = f"agent {reaching[0]!r} may use the host's network, and so could call this server as its administrator"
+    if not hub.settings.trust_host_agents:
+        raise ConfigurationError(
+            said,
+            field=f"agents.{reaching[0]}.network",
+            remedy='set network = "none" for that agent, or allow it with ALCOVE_TRUST_HOST_AGENTS=true',
+        )
+    _log.warning(said, extra={"agents": ", ".join(reaching)})
+
+
+@final
+class _Server(uvicorn.Server):
+    """uvicorn's server, with our start, our signals and our order of stopping."""
+
+    def __init__(self, site: Site, allowed_hosts: tuple[str, ...]) -> None:
+        super().__init__(configured(App(site, LoopbackGate(allowed_hosts))))
+        self._site = site
+        self._warming: asyncio.Task[None] | None = None
+        self._draining: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer, and say so."""
+        await super().startup(sockets)
+        assert sockets
+        host, port = sockets[0].getsockname()[:2]
+        print(f"Alcove listens on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)  # noqa: T201
+        self._warming = asyncio.create_task(_warm_up(self._site.hub))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more, let runs end or end them, let answers and streams end."""
+        for server in self.servers:
+            server.close()
+        if self._warming:
+            self._warming.cancel()
+            await asyncio.gather(self._warming, return_exceptions=True)
+        live = self._site.hub.runs.live_count
+        _log.info("stopping", extra={"runs": live})
+        self._draining = asyncio.create_task(self._site.hub.runs.close(limits.DRAIN_S if live else 0))
+        with suppress(asyncio.CancelledError):
+            await self._draining
+        self._site.stopping.set()
+        await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop at the first signal, at once at the second."""
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self._stop)
+        try:
+            yield
+        finally:
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
+
+    def _stop(self) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True
+        if self.force_exit and self._draining:
+            self._draining.cancel()
+
+
+async def _warm_up(hub: Alcove) -> None:
+    """Open and probe the sandbox before the first run asks for it, and say what it found."""
+    try:
+        sandbox = await hub.workshop.sandbox()
+        sandbox.require()
+    except AlcoveError as error:
+        _log.error("no program can be run", extra={"reason": error.message, "remedy": error.remedy})
+        return
+    _log.info("sandbox ready", extra={"rung": sandbox.rung})
+    if not sandbox.vector.network:
+        _log.warning(
+            "runs are not kept off the network here, and so can call this server as its administrator",
+            extra={"rung": sandbox.rung},
+        )
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    """Bind before anything is opened, so that a second server on the same port touches nothing."""
+    address = "127.0.0.1" if host == "localhost" else host
+    try:
+        family = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
+        loopback = ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        family, loopback = socket.AF_INET, False
+    if not loopback:
+        raise ConfigurationError(
+            f"{host!r} is not an address of the loopback: whoever reached it would be the administrator",
+            field="host",
+            remedy="use 127.0.0.1; to serve others, put a proxy that authenticates in front (keys come later)",
+        )
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    with listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((address, port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"port {port} of {host} cannot be used: {error.strerror}",
+                field="port",
+                remedy="stop what listens there, or choose another with ALCOVE_PORT (0 for any free one)",
+            ) from error
+        yield listener

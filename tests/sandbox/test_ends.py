@@ -1,0 +1,214 @@
+"""No process outlives its run, whoever ends first."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from alcove.errors import ClosedError
+from alcove.sandbox import processes
+from alcove.sandbox.plan import Rung
+from alcove.sandbox.spawner import Exit
+from sandbox.conftest import ROOT, UIDS, World, finish, line, new_token, processes_with, until
+
+# Every way we know in which a process gets away from its parent.
+WAYS = {
+    "background": "sleep {token} &",
+    "nohup": "nohup sleep {token} >/dev/null 2>&1 &",
+    "setsid": "setsid sleep {token} &",
+    "double fork": "(setsid sh -c 'sleep {token} & sleep {token} &' &) ",
+    "stopped": "sleep {token} & kill -STOP $!",
+    "deaf": "sh -c 'trap \"\" TERM INT HUP; sleep {token}; sleep {token}' &",
+    "output kept open": "sleep {token} & disown 2>/dev/null || true",
+}
+EVERYTHING = "".join(f"{way}\n" for way in WAYS.values())
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_nothing_is_left_when_the_program_ends(world: World, way: str) -> None:
+    token = new_token()
+    script = WAYS[way].format(token=token) + f"\nwhile ! grep -qs {token} /proc/[0-9]*/cmdline; do :; done; read _; exit 3"
+    process = await world.start("/bin/sh", "-c", "exec 0<&-; exec 0</dev/null;" + script)
+    outcome = await finish(process)
+    assert outcome.exit == Exit(code=3, signal=None)
+    assert processes_with(token) == []
+
+
+async def test_a_killed_tree_is_gone_when_kill_returns(world: World) -> None:
+    token = new_token()
+    process = await world.start("/bin/sh", "-c", EVERYTHING.format(token=token) + f"echo up; sleep {token}")
+    await line(process)
+    await until(lambda: len(processes_with(token)) >= len(WAYS))
+    await process.kill()
+    assert processes_with(token) == []
+    assert await process.wait() == Exit(code=None, signal=signal.SIGKILL)
+    await process.kill()
+
+
+async def test_a_program_may_end_by_itself_when_asked(world: World) -> None:
+    script = "trap 'exit 7' TERM; echo up; while :; do sleep 0.01; done"
+    process = await world.start("/bin/sh", "-c", script)
+    output = process.output()
+    assert await anext(output) == ("stdout", b"up\n")
+    await process.kill(grace_s=20)
+    assert await process.wait() == Exit(code=7, signal=None)
+    await output.aclose()
+
+
+async def test_a_program_that_does_not_listen_is_killed_after_the_grace(world: World) -> None:
+    process = await world.start("/bin/sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.01; done")
+    await line(process)
+    await process.kill(grace_s=0.2)
+    assert await process.wait() == Exit(code=None, signal=signal.SIGKILL)
+
+
+async def test_a_program_that_is_signalled_says_so(world: World) -> None:
+    outcome = await world.shell("kill -USR1 $$")
+    assert outcome.exit == Exit(code=None, signal=signal.SIGUSR1)
+
+
+async def test_output_ends_with_the_tree_even_when_a_pipe_is_held_elsewhere(world: World) -> None:
+    process = await world.start("/bin/sh", "-c", "echo up; sleep 600")
+    output = process.output()
+    assert await anext(output) == ("stdout", b"up\n")
+    # Somebody outside of the tree holds its output, as a passed descriptor would.
+    held = os.open(f"/proc/{process.pid}/fd/1", os.O_WRONLY) if os.path.exists(f"/proc/{process.pid}/fd/1") else None
+    await process.kill()
+    assert [chunk async for chunk in output] == []
+    if held is not None:
+        os.close(held)
+
+
+async def test_end_tree_ends_what_another_server_left(world: World) -> None:
+    token = new_token()
+    process = await world.start("/bin/sh", "-c", EVERYTHING.format(token=token) + f"echo up; sleep {token}")
+    await line(process)
+    arguments = (process.pid, process.start_time, process.boot_id)
+    assert await asyncio.to_thread(processes.end_tree, *arguments)
+    assert processes_with(token) == []
+    assert (await process.wait()).signal == signal.SIGKILL
+    assert await asyncio.to_thread(processes.end_tree, *arguments)
+
+
+async def test_end_tree_ends_a_tree_whose_supervisor_does_not_answer(world: World) -> None:
+    token = new_token()
+    process = await world.start("/bin/sh", "-c", EVERYTHING.format(token=token) + f"echo up; sleep {token}")
+    await line(process)
+    # Not SIGSTOP: end_tree lets a stopped one go on. This one is deaf for as long as it is traced, which we cannot do
+    # to it here; so it is killed the hard way at once.
+    assert await asyncio.to_thread(processes.end_tree, *_named(process), timeout_s=0)  in {True, False}
+    await until(lambda: processes_with(token) == [])
+
+
+def _named(process: object) -> tuple[int, int, str]:
+    return process.pid, process.start_time, process.boot_id  # pyright: ignore[reportAttributeAccessIssue]
+
+
+async def test_end_tree_spares_who_has_the_pid_now(world: World) -> None:
+    process = await world.start("/bin/sh", "-c", "echo up; sleep 600")
+    await line(process)
+    assert processes.end_tree(process.pid, process.start_time + 1, process.boot_id)
+    assert processes.end_tree(process.pid, process.start_time, "another boot")
+    assert processes.start_time(process.pid) == process.start_time
+    await process.kill()
+
+
+async def test_a_dead_spawner_takes_its_trees_along_and_is_replaced(world: World) -> None:
+    token = new_token()
+    script = EVERYTHING.format(token=token) + f"echo up; sleep {token}"
+    running = [await world.start("/bin/sh", "-c", script) for _ in range(3)]
+    for process in running:
+        await line(process)
+    spawner = world.sandbox.spawner_pid
+    assert spawner is not None
+    os.kill(spawner, signal.SIGKILL)
+    for process in running:
+        assert await process.wait() == Exit(code=None, signal=signal.SIGKILL)
+    assert processes_with(token) == []
+    assert (await world.shell("echo again")).stdout == b"again\n"
+    assert world.sandbox.spawner_pid != spawner
+
+
+async def test_a_dead_supervisor_takes_its_tree_along(world: World) -> None:
+    token = new_token()
+    process = await world.start("/bin/sh", "-c", EVERYTHING.format(token=token) + f"echo up; sleep {token}")
+    await line(process)
+    os.kill(process.pid, signal.SIGKILL)
+    assert await process.wait() == Exit(code=None, signal=signal.SIGKILL)
+    assert processes_with(token) == []
+
+
+async def test_closing_ends_every_tree(world: World) -> None:
+    token = new_token()
+    script = EVERYTHING.format(token=token) + f"echo up; sleep {token}"
+    running = [await world.start("/bin/sh", "-c", script) for _ in range(3)]
+    for process in running:
+        await line(process)
+    spawner = world.sandbox.spawner_pid
+    await world.sandbox.close()
+    assert processes_with(token) == []
+    assert processes.start_time(spawner or 0) is None
+    assert all([(await process.wait()).signal == signal.SIGKILL for process in running])
+    with pytest.raises(ClosedError):
+        await world.shell("echo too late")
+
+
+OWNER = """
+import asyncio, sys
+from pathlib import Path
+from alcove.sandbox.policy import Policy
+from alcove.sandbox.service import Sandbox
+
+async def main(rung, cache, folder, uid, script):
+    sandbox = await Sandbox.open(rung=rung, minimum=frozenset(), cache=Path(cache))
+    policy = Policy(
+        argv=("/bin/sh", "-c", script), env={"PATH": "/usr/bin:/bin"}, cwd=folder, write=(folder,), uid=int(uid) or None
+    )
+    process = await sandbox.spawn(policy)
+    async for _, chunk in process.output():
+        print(sandbox.spawner_pid, flush=True)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_a_dead_server_takes_everything_along(
+    base: Path, cache: Path, rung: Rung, number: signal.Signals
+) -> None:
+    token = new_token()
+    folder = base / "own"
+    folder.mkdir(mode=0o700)
+    uid = UIDS[0] if ROOT else 0
+    os.chown(folder, uid or os.getuid(), uid or os.getgid())
+    script = EVERYTHING.format(token=token) + f"echo up; sleep {token}"
+    source = os.pathsep.join(sys.path)
+    with subprocess.Popen(
+        [sys.executable, "-c", OWNER, rung, str(cache), str(folder), str(uid), script],
+        env={"PYTHONPATH": source},
+        stdout=subprocess.PIPE,
+    ) as owner:
+        assert owner.stdout is not None
+        spawner = int(owner.stdout.readline())
+        owner.send_signal(number)
+        owner.wait()
+    await until(lambda: not processes_with(token))
+    await until(lambda: processes.start_time(spawner) is None)
+
+
+async def test_a_fork_bomb_is_ended(confined_world: World) -> None:
+    token = new_token()
+    bomb = f"f() {{ sleep {token} & f | f & }}; f; echo up; sleep 1; sleep {token}"
+    if not (ROOT or confined_world.sandbox.rung == "userns"):
+        pytest.skip("without a limit per run the bomb would hit everything of this user")
+    process = await confined_world.start("/bin/sh", "-c", bomb, processes=60)
+    await until(lambda: len(processes_with(token)) > 20)
+    await process.kill()
+    process.close()
+    assert processes_with(token) == []
