@@ -21,7 +21,7 @@ import pytest
 from alcove.sandbox.plan import Rung
 from alcove.sandbox.policy import Policy
 from alcove.sandbox.service import Sandbox
-from alcove.sandbox.spawner import Exit, Process
+from alcove.sandbox.spawner import BOOT, Exit, Process, Spawner
 
 ROOT = os.geteuid() == 0
 UIDS = (1_879_047_001, 1_879_047_002)  # not those of the probe, nor any that is leased
@@ -142,6 +142,18 @@ def processes_with(token: str) -> list[int]:
     return found
 
 
+def sleepers(token: str) -> list[int]:
+    """The living `sleep`s of that length."""
+    return [pid for pid in processes_with(token) if _name(pid) == "sleep"]
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def new_token() -> str:
     """A number that no other process has among its arguments, and that sleep takes for a very long time."""
     return str(10**9 + secrets.randbelow(10**9))
@@ -178,6 +190,21 @@ async def opened(base: Path, cache: Path) -> AsyncIterator[Callable[..., Any]]:
         await world.sandbox.close()
         for process in world.seen:
             process.close()
+
+
+@pytest.fixture
+async def broken() -> AsyncIterator[Callable[[str], Spawner]]:
+    """Starts warm spawners that a piece of Python spoiled first, and closes them."""
+    spawners: list[Spawner] = []
+
+    def spoil(code: str) -> Spawner:
+        first, last = BOOT.rsplit("; ", 1)
+        spawners.append(Spawner(f"{first}\n{code}\n{last}"))
+        return spawners[-1]
+
+    yield spoil
+    for spawner in spawners:
+        await spawner.close()
 
 
 @pytest.fixture(params=["userns", "landlock"])

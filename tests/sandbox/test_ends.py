@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,27 +15,37 @@ import pytest
 from alcove.errors import ClosedError
 from alcove.sandbox import processes
 from alcove.sandbox.plan import Rung
-from alcove.sandbox.spawner import Exit
-from sandbox.conftest import ROOT, UIDS, World, finish, line, new_token, processes_with, until
+from alcove.sandbox.spawner import Exit, Process, Spawner
+from sandbox.conftest import ROOT, UIDS, World, finish, line, new_token, processes_with, sleepers, until
 
 # Every way we know in which a process gets away from its parent.
 WAYS = {
     "background": "sleep {token} &",
     "nohup": "nohup sleep {token} >/dev/null 2>&1 &",
     "setsid": "setsid sleep {token} &",
-    "double fork": "(setsid sh -c 'sleep {token} & sleep {token} &' &) ",
+    "double fork": "(setsid sh -c 'sleep {token} &' &)",
     "stopped": "sleep {token} & kill -STOP $!",
-    "deaf": "sh -c 'trap \"\" TERM INT HUP; sleep {token}; sleep {token}' &",
-    "output kept open": "sleep {token} & disown 2>/dev/null || true",
+    "deaf": "sh -c 'trap \"\" TERM INT HUP; sleep {token}; :' &",
 }
 EVERYTHING = "".join(f"{way}\n" for way in WAYS.values())
+SLEEPERS = len(WAYS) + 1
+
+
+async def lively(world: World, token: str) -> Process:
+    """Start a program with descendants of every kind, all alive."""
+    process = await world.start("/bin/sh", "-c", EVERYTHING.format(token=token) + f"sleep {token}")
+    await until(lambda: len(sleepers(token)) >= SLEEPERS)
+    return process
 
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_nothing_is_left_when_the_program_ends(world: World, way: str) -> None:
     token = new_token()
-    script = WAYS[way].format(token=token) + f"\nwhile ! grep -qs {token} /proc/[0-9]*/cmdline; do :; done; read _; exit 3"
-    process = await world.start("/bin/sh", "-c", "exec 0<&-; exec 0</dev/null;" + script)
+    process = await world.start(
+        "/bin/sh", "-c", WAYS[way].format(token=token) + "\nuntil [ -e go ]; do :; done; exit 3"
+    )
+    await until(lambda: sleepers(token))
+    Path(world.session(), "go").touch()
     outcome = await finish(process)
     assert outcome.exit == Exit(code=3, signal=None)
     assert processes_with(token) == []
@@ -42,9 +53,7 @@ async def test_nothing_is_left_when_the_program_ends(world: World, way: str) -> 
 
 async def test_a_killed_tree_is_gone_when_kill_returns(world: World) -> None:
     token = new_token()
-    process = await world.start("/bin/sh", "-c", EVERYTHING.format(token=token) + f"echo up; sleep {token}")
-    await line(process)
-    await until(lambda: len(processes_with(token)) >= len(WAYS))
+    process = await lively(world, token)
     await process.kill()
     assert processes_with(token) == []
     assert await process.wait() == Exit(code=None, signal=signal.SIGKILL)
@@ -74,40 +83,41 @@ async def test_a_program_that_is_signalled_says_so(world: World) -> None:
 
 
 async def test_output_ends_with_the_tree_even_when_a_pipe_is_held_elsewhere(world: World) -> None:
-    process = await world.start("/bin/sh", "-c", "echo up; sleep 600")
+    token = new_token()
+    process = await world.start("/bin/sh", "-c", f"echo up; exec sleep {token}")
     output = process.output()
     assert await anext(output) == ("stdout", b"up\n")
-    # Somebody outside of the tree holds its output, as a passed descriptor would.
-    held = os.open(f"/proc/{process.pid}/fd/1", os.O_WRONLY) if os.path.exists(f"/proc/{process.pid}/fd/1") else None
-    await process.kill()
-    assert [chunk async for chunk in output] == []
-    if held is not None:
-        os.close(held)
+    await until(lambda: sleepers(token))
+    # Somebody outside of the tree holds its output, as one would to whom it passed the descriptor.
+    with open(f"/proc/{sleepers(token)[0]}/fd/1", "wb", buffering=0) as held:
+        held.write(b"more")
+        await process.kill()
+        assert [chunk async for chunk in output] == [("stdout", b"more")]
 
 
 async def test_end_tree_ends_what_another_server_left(world: World) -> None:
     token = new_token()
-    process = await world.start("/bin/sh", "-c", EVERYTHING.format(token=token) + f"echo up; sleep {token}")
-    await line(process)
-    arguments = (process.pid, process.start_time, process.boot_id)
-    assert await asyncio.to_thread(processes.end_tree, *arguments)
+    process = await lively(world, token)
+    named = (process.pid, process.start_time, process.boot_id)
+    assert await asyncio.to_thread(processes.end_tree, *named)
     assert processes_with(token) == []
-    assert (await process.wait()).signal == signal.SIGKILL
-    assert await asyncio.to_thread(processes.end_tree, *arguments)
+    assert await process.wait() == Exit(code=None, signal=signal.SIGKILL)
+    assert await asyncio.to_thread(processes.end_tree, *named), "there is nothing left to end"
 
 
-async def test_end_tree_ends_a_tree_whose_supervisor_does_not_answer(world: World) -> None:
+async def test_end_tree_ends_a_tree_whose_supervisor_does_not_answer(
+    world: World, broken: Callable[[str], Spawner]
+) -> None:
     token = new_token()
-    process = await world.start("/bin/sh", "-c", EVERYTHING.format(token=token) + f"echo up; sleep {token}")
-    await line(process)
-    # Not SIGSTOP: end_tree lets a stopped one go on. This one is deaf for as long as it is traced, which we cannot do
-    # to it here; so it is killed the hard way at once.
-    assert await asyncio.to_thread(processes.end_tree, *_named(process), timeout_s=0)  in {True, False}
-    await until(lambda: processes_with(token) == [])
-
-
-def _named(process: object) -> tuple[int, int, str]:
-    return process.pid, process.start_time, process.boot_id  # pyright: ignore[reportAttributeAccessIssue]
+    spawner = broken(
+        "from alcove.sandbox import supervisor; supervisor._attend = lambda _: __import__('time').sleep(999)"
+    )
+    policy = world.policy("/bin/sh", "-c", EVERYTHING.format(token=token) + f"sleep {token}")
+    process = await spawner.start(policy.plan(world.sandbox.rung), b"")
+    await until(lambda: len(sleepers(token)) == SLEEPERS)
+    named = (process.pid, process.start_time, process.boot_id)
+    assert await asyncio.to_thread(processes.end_tree, *named, timeout_s=1)
+    await until(lambda: not processes_with(token))
 
 
 async def test_end_tree_spares_who_has_the_pid_now(world: World) -> None:
@@ -121,10 +131,7 @@ async def test_end_tree_spares_who_has_the_pid_now(world: World) -> None:
 
 async def test_a_dead_spawner_takes_its_trees_along_and_is_replaced(world: World) -> None:
     token = new_token()
-    script = EVERYTHING.format(token=token) + f"echo up; sleep {token}"
-    running = [await world.start("/bin/sh", "-c", script) for _ in range(3)]
-    for process in running:
-        await line(process)
+    running = [await lively(world, token) for _ in range(3)]
     spawner = world.sandbox.spawner_pid
     assert spawner is not None
     os.kill(spawner, signal.SIGKILL)
@@ -137,8 +144,7 @@ async def test_a_dead_spawner_takes_its_trees_along_and_is_replaced(world: World
 
 async def test_a_dead_supervisor_takes_its_tree_along(world: World) -> None:
     token = new_token()
-    process = await world.start("/bin/sh", "-c", EVERYTHING.format(token=token) + f"echo up; sleep {token}")
-    await line(process)
+    process = await lively(world, token)
     os.kill(process.pid, signal.SIGKILL)
     assert await process.wait() == Exit(code=None, signal=signal.SIGKILL)
     assert processes_with(token) == []
@@ -146,10 +152,7 @@ async def test_a_dead_supervisor_takes_its_tree_along(world: World) -> None:
 
 async def test_closing_ends_every_tree(world: World) -> None:
     token = new_token()
-    script = EVERYTHING.format(token=token) + f"echo up; sleep {token}"
-    running = [await world.start("/bin/sh", "-c", script) for _ in range(3)]
-    for process in running:
-        await line(process)
+    running = [await lively(world, token) for _ in range(3)]
     spawner = world.sandbox.spawner_pid
     await world.sandbox.close()
     assert processes_with(token) == []

@@ -76,7 +76,7 @@ def _message(argument: str | None) -> str:
     """Return the message, from the argument or from standard input."""
     if argument not in {None, "-"}:
         return str(argument)
-    if argument is None and sys.stdin.isatty():
+    if argument is None and output.can_ask():
         raise click.UsageError("there is no message: give one, or `-` to read it from standard input")
     content = sys.stdin.buffer.read(limits.CHAT_BYTES + 1)
     try:

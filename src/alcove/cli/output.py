@@ -101,7 +101,9 @@ def write_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, kind: s
         _shorten_ids(cells, header.index("ID"))
     widths = [max(map(_width, column)) for column in zip(header, *cells, strict=True)]
     while sum(widths) + 2 * (len(widths) - 1) > columns and max(widths) > _LEAST_COLUMNS:
-        widths[widths.index(max(widths))] -= 1
+        # An id that was cut anywhere is of no use, so it goes last.
+        widest = max(range(len(widths)), key=lambda i: (widths[i] > _LEAST_COLUMNS, header[i] != "ID", widths[i]))
+        widths[widest] -= 1
     for number, row in enumerate([header, *cells]):
         line = "  ".join(_fitted(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip()
         click.echo(line if number else click.style(line, bold=True))
@@ -178,6 +180,11 @@ def complain(message: str, hint: str = "") -> None:
 def exit_code(error: AlcoveError) -> int:
     """Return the exit code of an error."""
     return next((code for kind, code in _CODES if isinstance(error, kind)), ERROR)
+
+
+def can_ask() -> bool:
+    """Return whether somebody sits at standard input."""
+    return sys.stdin.isatty()
 
 
 def debugging() -> bool:

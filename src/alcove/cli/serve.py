@@ -32,4 +32,4 @@ def serve(
         raise ConfigurationError(
             f"the server needs {error.name}, which is not installed", remedy="pip install 'alcove[server]'"
         ) from error
-    serving.serve(settings)
+    serving.run(settings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import signal
 
 import click
 import msgspec
@@ -157,7 +157,7 @@ async def rm(session_ids: tuple[str, ...], purge: bool, yes: bool, dry_run: bool
 
     The beginning of an id is enough. With --purge they are removed for good, also from the trash.
     """
-    if purge and not yes and not dry_run and not sys.stdin.isatty():
+    if purge and not yes and not dry_run and not output.can_ask():
         raise click.UsageError("a purge is for good, and nobody can be asked here: add --yes")
     async with installation.opened() as hub:
         named = [await installation.find_session(hub, prefix, trashed=purge) for prefix in session_ids]
@@ -192,7 +192,12 @@ async def _subtree(hub: Alcove, session: Session) -> list[str]:
 
 
 def _agreed(count: int) -> bool:
-    return click.confirm(f"Remove {output.counted(count, 'session')} for good?", err=True)
+    # The event loop would only note a Ctrl-C here, and go on waiting for an answer.
+    noted = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return click.confirm(f"Remove {output.counted(count, 'session')} for good?", err=True)
+    finally:
+        signal.signal(signal.SIGINT, noted)
 
 
 async def _write_going(hub: Alcove, ids: list[str], *, purge: bool, as_json: bool) -> None:

@@ -111,6 +111,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         alone = rung == "userns"
         own = self._files() if alone else {}
         etc = [f"/etc/{name}" for name in (*_ETC.split(), "group", "hosts", "passwd", "resolv.conf")]
+        if not alone:
+            etc.append("/etc/gitconfig")  # git takes a file that it sees and may not read for a fault, and ends
         system = [path for path in (*SYSTEM, *etc) if path not in own and os.path.exists(path)]
         links = {path: os.readlink(path).lstrip("/") for path in SYSTEM if os.path.islink(path)} if alone else {}
         return Plan(

@@ -1,0 +1,84 @@
+"""Commands in a folder of their own, with a clock that stands still."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+from click.testing import CliRunner, Result
+
+from alcove.cli import output
+from alcove.cli.main import cli
+from alcove.clock import SECOND, SystemClock
+
+NOW = 1_790_000_000 * SECOND
+GOLDEN = Path(__file__).with_name("golden")
+
+
+class Run(Protocol):
+    def __call__(
+        self, *args: str, stdin: str | bytes | None = None, columns: int | None = None, exit_code: int = 0
+    ) -> Result: ...
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, without the developer's configuration."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    return folder
+
+
+@pytest.fixture
+def run(place: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command line in this process; `columns` makes stdout a terminal of that width."""
+
+    def run(*args: str, stdin: str | bytes | None = None, columns: int | None = None, exit_code: int = 0) -> Result:
+        monkeypatch.setattr(output, "terminal_columns", lambda: columns)
+        result = CliRunner().invoke(cli, list(args), input=stdin, color=columns is not None, prog_name="alcove")
+        assert (result.exit_code, result.stderr) == (exit_code, result.stderr), result.output
+        assert "Traceback" not in result.output
+        return result
+
+    return run
+
+
+@pytest.fixture
+def frozen(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Stops the clock, at a number of seconds after `NOW`."""
+
+    def at(seconds: int) -> None:
+        monkeypatch.setattr(SystemClock, "now", lambda _: NOW + seconds * SECOND)
+
+    at(0)
+    return at
+
+
+@pytest.fixture
+def somebody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts somebody at standard input, who can be asked."""
+    monkeypatch.setattr(output, "can_ask", lambda: True)
+
+
+def golden(name: str, text: str, place: Path) -> None:
+    """Compare text with `golden/NAME`; with GOLDEN=write in the environment, write it."""
+    text = text.replace(str(place), "<place>")
+    text = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<id>", text)
+    file = GOLDEN / name
+    if os.environ.get("GOLDEN") == "write":
+        file.write_text(text)
+    assert text == file.read_text()
+
+
+def loaded(result: Result) -> Any:
+    """Return the JSON that a command wrote."""
+    return json.loads(result.stdout)
