@@ -32,6 +32,7 @@ PAGE_DEFAULT: Final = 50
 MESSAGE_PAGE: Final = 1000  # messages are read in larger steps than sessions are listed
 MESSAGE_PAGE_BYTES: Final = 32 * MIB  # a page of messages ends early when its text passes this
 WINDOW_ROUNDS: Final = 1000
+WINDOW_MESSAGES: Final = 10_000  # looked at for one window: a session in which no user speaks has no rounds to find
 POP_MESSAGES: Final = 100
 
 # Files.
@@ -104,3 +105,4 @@ KILL_GRACE_S: Final = 2.0  # between SIGTERM to a program that is to end and SIG
 RUN_ERROR_BYTES: Final = 4 * KIB  # why a run failed, as it is kept and streamed; the server's log has all of it
 PURGE_ROWS: Final = 1000  # rows that one transaction of a purge removes, so that it delays nobody for long
 PREFIX_SESSIONS: Final = 5  # sessions named when the beginning of an id fits several
+TURN_S: Final = 0.005  # how often a writer that waits for its turn looks whether it is to flush for the one before

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,15 +28,21 @@ class Run(Protocol):
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory, without the developer's configuration."""
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    return folder
+def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty working directory, without the developer's configuration.
+
+    Not pytest's own: the uid of a session could not get through its folders, which only their owner may pass.
+    """
+    with tempfile.TemporaryDirectory(prefix="alcove-cli-") as above:
+        os.chmod(above, 0o711)
+        folder = Path(above, "here")
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("HOME", above)
+        monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+        monkeypatch.delenv("NO_COLOR", raising=False)
+        yield folder
+        monkeypatch.undo()
 
 
 @pytest.fixture
@@ -57,7 +64,10 @@ def frozen(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Stops the clock, at a number of seconds after `NOW`."""
 
     def at(seconds: int) -> None:
-        monkeypatch.setattr(SystemClock, "now", lambda _: NOW + seconds * SECOND)
+        def now(_: SystemClock) -> int:
+            return NOW + seconds * SECOND
+
+        monkeypatch.setattr(SystemClock, "now", now)
 
     at(0)
     return at

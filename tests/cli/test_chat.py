@@ -8,8 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -17,17 +16,11 @@ import pytest
 import alcove
 from alcove import limits
 from alcove.cli import output
+from alcove.sandbox.service import Sandbox
 from alcove.settings import load
 from cli.conftest import Run, loaded
 
 ALCOVE = [sys.executable, "-m", "alcove"]
-
-
-def _until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.02)
 
 
 def test_output_goes_where_the_program_wrote_it(run: Run) -> None:
@@ -41,7 +34,12 @@ def test_the_session_goes_on(run: Run) -> None:
     session = run("chat", "echo 1 >note").stderr.split()[1]
     assert run("chat", "--session", session[:18], "cat note").stdout == "1\n"
     shown = loaded(run("detail", session, "--json"))
-    assert [message["content"] for message in shown["last_messages"]] == ["echo 1 >note", "(no output)", "cat note", "1"]
+    assert [message["content"] for message in shown["last_messages"]] == [
+        "echo 1 >note",
+        "(no output)",
+        "cat note",
+        "1",
+    ]
     assert [one["exit_code"] for one in shown["last_runs"]] == [0, 0]
     assert shown["files"]["count"] == 1
 
@@ -110,6 +108,7 @@ def test_without_message_somebody_is_told_to_give_one(run: Run, monkeypatch: pyt
 def test_what_cannot_be_is_refused(run: Run, options: list[str], exit_code: int, said: str) -> None:
     run("create")
     assert said in run("chat", *options, "true", exit_code=exit_code).stderr
+    assert len(run("list").stdout.splitlines()) == 1, "no session is left of a run that never was"
 
 
 def test_a_session_that_must_be_there_starts_no_installation(run: Run, place: Path) -> None:
@@ -131,11 +130,18 @@ def test_a_run_that_times_out_is_an_error(run: Run) -> None:
 
 
 def test_what_the_machine_cannot_guarantee_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ALCOVE_SANDBOX", "none")
-    monkeypatch.setenv("ALCOVE_SANDBOX_MINIMUM", "network")
+    def require(_: Sandbox) -> None:
+        raise alcove.GuaranteeError("the rung does not guarantee here that files cannot be read", remedy="use another")
+
+    monkeypatch.setattr(Sandbox, "require", require)
     result = run("chat", "true", exit_code=1)
-    assert "the rung none does not guarantee here" in result.stderr
-    assert "hint: " in result.stderr
+    assert result.stderr.splitlines() == [
+        "error: the rung does not guarantee here that files cannot be read",
+        "hint: use another",
+    ]
+    result = run("doctor", exit_code=1)
+    assert "alcove\truns\tcannot start" in result.stdout
+    assert "hint: use another" in result.stderr
 
 
 def test_a_busy_session_is_a_conflict(place: Path, run: Run) -> None:
@@ -144,7 +150,7 @@ def test_a_busy_session_is_a_conflict(place: Path, run: Run) -> None:
         assert held.stdout is not None
         assert held.stdout.readline() == "begun\n"
         result = run("chat", "--session", "a", "true", exit_code=3)
-        assert result.stderr.splitlines()[0] == "session a"
+        assert "holds session a" in result.stderr
         held.send_signal(signal.SIGINT)
         held.wait(30)
 
@@ -188,7 +194,7 @@ async def test_a_chat_beside_another_process_shares_its_installation(place: Path
         assert (await hub.runs.chat(session.id, "echo free")).text == "free"
 
 
-async def _until_output(hub: alcove.Alcove, run_id: str):  # noqa: ANN202
+async def _until_output(hub: alcove.Alcove, run_id: str) -> AsyncIterator[alcove.Event]:
     async for event in hub.runs.events(run_id):
         yield event
         if event.type == "output":

@@ -18,8 +18,6 @@ from alcove.errors import AlcoveError, ConfigurationError, DatabaseBusyError, Da
 from alcove.testing.contract.drivers import everything, put
 from alcove.testing.rows import execute
 
-as_user = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere; see the run as an ordinary user")
-
 
 async def _refused(url: str, kind: type[AlcoveError], *words: str) -> AlcoveError:
     with pytest.raises(kind) as refused:
@@ -31,9 +29,7 @@ async def _refused(url: str, kind: type[AlcoveError], *words: str) -> AlcoveErro
     return refused.value
 
 
-@pytest.mark.parametrize(
-    "url", ["", "alcove.db", "mysql://x", "sqlite:", "sqlite://", "sqlite:///", "sqlite://x", "memory"]
-)
+@pytest.mark.parametrize("url", ["", "alcove.db", "mysql://x", "sqlite:", "sqlite:///", "sqlite://x", "memory"])
 async def test_what_is_not_a_url_is_refused(url: str) -> None:
     await _refused(url, ConfigurationError, repr(url), "sqlite:///")
 
@@ -90,11 +86,14 @@ async def test_a_database_held_by_another_program_is_named(tmp_path: Path, monke
 
 READ_ONLY = """
 import asyncio, os, sys
+from alcove.database import migrating, sqlite, sqlite_errors  # before root becomes somebody who may not read them
 from alcove.database.opening import open_database
 from alcove.errors import DatabaseError
-os.setgroups([]) if os.geteuid() == 0 else None
-os.setgid(65534) if os.geteuid() == 0 else None
-os.setuid(65534) if os.geteuid() == 0 else None
+
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
 try:
     asyncio.run(open_database("sqlite:///" + sys.argv[1]))
 except DatabaseError as error:

@@ -74,6 +74,18 @@ async def test_one_refusal_does_not_cost_the_others_a_flush_each(disk: Disk, dat
     assert disk.syncs() - before <= 2
 
 
+async def test_every_setting_is_in_force(database: Database) -> None:
+    settings = {"journal_mode": "wal", "synchronous": 2, "trusted_schema": 0, "journal_size_limit": 64 * limits.MIB}
+    for name, value in settings.items():
+        assert await execute(database, f"PRAGMA {name}") == [(value,)]
+    [[readers]] = await database.read(_query_only)
+    assert readers == 1
+
+
+def _query_only(now: Micros) -> Steps[Rows]:
+    return (yield Statement("PRAGMA query_only"))
+
+
 async def test_now_is_what_the_clock_says(tmp_path: Path) -> None:
     clock = FrozenClock()
     database = await open_database(f"sqlite:///{tmp_path / 'a.db'}", clock=clock)
@@ -193,6 +205,12 @@ async def test_another_program_that_does_not_let_go_is_named(
     other.close()
 
 
+async def _handed_over() -> None:
+    """Let the tasks submit what they have, and the round of the loop that follows give it to the writer."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
 def _held(path: str) -> apsw.Connection:
     other = apsw.Connection(path)
     other.execute("BEGIN IMMEDIATE")
@@ -211,8 +229,7 @@ async def test_more_operations_than_the_queue_takes_are_refused(
 async def test_a_cancelled_operation_of_a_waiting_group_has_not_run(database: Database, path: str) -> None:
     other = _held(path)
     tasks = [asyncio.create_task(database.write(put, str(i), "v")) for i in range(4)]
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await _handed_over()
     tasks[1].cancel()
     await asyncio.sleep(0)
     other.execute("COMMIT")
@@ -222,7 +239,7 @@ async def test_a_cancelled_operation_of_a_waiting_group_has_not_run(database: Da
     other.close()
 
 
-async def test_an_operation_picked_up_runs_also_when_its_group_goes_again(database: Database) -> None:
+async def test_an_operation_picked_up_runs_also_when_its_group_goes_again(database: Database, path: str) -> None:
     started = threading.Event()
     cancelled = threading.Event()
 
@@ -232,10 +249,13 @@ async def test_an_operation_picked_up_runs_also_when_its_group_goes_again(databa
         cancelled.wait(10)
         return name
 
+    other = _held(path)  # so that the group goes to the thread, and the loop is free to cancel meanwhile
     task = asyncio.create_task(database.write(hesitating, "a"))
     rest = [asyncio.create_task(database.write(put_then_refuse, name, "v")) for name in "bc"]
-    while not started.is_set():
-        await asyncio.sleep(0)
+    await _handed_over()
+    other.execute("COMMIT")
+    other.close()
+    assert await asyncio.to_thread(started.wait, 10)
     task.cancel()
     await asyncio.sleep(0)
     cancelled.set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from alcove.clock import SECOND
 from alcove.hub import Alcove
 from alcove.lifecycle.service import Handle
 from alcove.runs import queries
-from runs.world import reachable
+from runs.world import new_place
 
 FAKES = Path(__file__).parents[1] / "agents" / "fakes"
 
@@ -34,11 +34,16 @@ read = {read}
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place() -> Iterator[Path]:
+    yield from new_place()
+
+
+@pytest.fixture
+def folder(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The base of an installation whose `alcove.toml` knows the fake programs."""
-    monkeypatch.chdir(reachable(tmp_path))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    fakes = tmp_path / "fakes"
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("HOME", str(place))
+    fakes = place / "fakes"
     fakes.mkdir()
     for source in FAKES.iterdir():
         program = fakes / source.name
@@ -49,8 +54,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     tables = AGENTS.format(fakes=fakes, read=read)
     for act in ("ansi", "binary", "flood", "forks", "silent"):
         tables += f'[agents.{act}]\ncommand = ["{fakes}/hostile", "{act}"]\nread = {read}\n'
-    (tmp_path / "alcove.toml").write_text(tables)
-    return tmp_path / "sessions"
+    (place / "alcove.toml").write_text(tables)
+    return place / "sessions"
 
 
 @pytest.fixture

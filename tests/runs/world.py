@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,12 @@ OTHER = Path(__file__).with_name("other.py")
 PATIENCE_S = 20.0
 
 
-def reachable(folder: Path) -> Path:
-    """Let leased uids get to a folder of pytest's, which lets only its owner pass; return it."""
-    for place in (folder, *folder.parents):
-        if place.stat().st_uid == os.geteuid() == 0 and "pytest" in str(place):
-            place.chmod(0o711)
-    return folder
+def new_place() -> Iterator[Path]:
+    """Yield a folder that leased uids can get to, which pytest's own are not, and remove it."""
+    place = Path(tempfile.mkdtemp(prefix="alcove-"))
+    place.chmod(0o711)
+    yield place
+    shutil.rmtree(place)
 
 
 async def until(condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:

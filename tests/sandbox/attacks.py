@@ -54,7 +54,7 @@ def neighbour(folder: str) -> None:
     with open(posix, "w") as file:
         file.write("of the neighbour")
     said = {"folder": folder, "pid": os.getpid(), "tcp": tcp.getsockname()[1], "udp": udp.getsockname()[1]}
-    print(json.dumps({**said, "shm": shm, "posix": posix}), flush=True)
+    _say({**said, "shm": shm, "posix": posix})
     while True:
         text, peer = udp.recvfrom(16)
         udp.sendto(text, peer)
@@ -64,11 +64,11 @@ def attempts(target: dict[str, Any]) -> dict[str, Callable[[], object]]:
     """Every attempt by its name."""
     folder, secret = target["folder"], f"{target['folder']}/secret"
     tries: dict[str, Callable[[], object]] = {
-        "read": lambda: open(secret).read(),
+        "read": lambda: _read(secret),
         "list": lambda: os.listdir(folder),
         "list the base": lambda: _require(os.path.basename(folder) in os.listdir(os.path.dirname(folder))),
         "read through a link": lambda: _through_link(secret),
-        "read through /proc/self/root": lambda: open(f"/proc/self/root{secret}").read(),
+        "read through /proc/self/root": lambda: _read(f"/proc/self/root{secret}"),
         "write": lambda: open(secret, "a").close(),
         "create": lambda: open(f"{folder}/planted", "x").close(),
         "truncate": lambda: os.truncate(secret, 16),
@@ -87,7 +87,7 @@ def attempts(target: dict[str, Any]) -> dict[str, Callable[[], object]]:
         "connect by TCP": lambda: _connect(socket.AF_INET, ("127.0.0.1", target["tcp"])),
         "talk by UDP": lambda: _udp(target["udp"]),
         "attach its shared memory": lambda: call(30 if X86 else 196, target["shm"], None, 0x1000),
-        "open its POSIX shared memory": lambda: open(target["posix"]).read(),
+        "open its POSIX shared memory": lambda: _read(target["posix"]),
         "signal everybody": lambda: os.kill(-1, 0),
         "new user namespace": lambda: call(272 if X86 else 97, 0x10000000),
         "new mount namespace by clone": lambda: call(56 if X86 else 220, 0x10020011, 0, 0, 0, 0) or os._exit(0),
@@ -110,7 +110,7 @@ def attempts(target: dict[str, Any]) -> dict[str, Callable[[], object]]:
             f"signal {name} group": lambda pid=pid: os.killpg(os.getpgid(pid), 0),
             f"trace {name} process": lambda pid=pid: call(101 if X86 else 117, 0x4206, pid, 0, 0),
             f"read {name} memory": lambda pid=pid: open(f"/proc/{pid}/mem", "rb").close(),
-            f"read {name} environment": lambda pid=pid: open(f"/proc/{pid}/environ", "rb").read(),
+            f"read {name} environment": lambda pid=pid: _read(f"/proc/{pid}/environ"),
             f"see {name} descriptors": lambda pid=pid: os.readlink(f"/proc/{pid}/fd/0"),
             f"enter {name} root": lambda pid=pid: os.listdir(f"/proc/{pid}/root/"),
             f"take {name} descriptor": lambda pid=pid: call(438, os.pidfd_open(pid), 0, 0),
@@ -144,7 +144,11 @@ def _enter(folder: str) -> None:
 def _through_link(secret: str) -> None:
     name = f"link-{os.getpid()}"
     os.symlink(secret, name)
-    with open(name) as file:
+    _read(name)
+
+
+def _read(path: str) -> None:
+    with open(path, "rb") as file:
         file.read()
 
 
@@ -185,6 +189,10 @@ def _push() -> None:
     os._exit(code)
 
 
+def _say(what: object) -> None:
+    os.write(1, json.dumps(what).encode() + b"\n")
+
+
 def attack(target: dict[str, Any]) -> dict[str, str]:
     """Try everything, each in a process of its own that one success cannot change for the next."""
     result: dict[str, str] = {}
@@ -209,4 +217,4 @@ def attack(target: dict[str, Any]) -> dict[str, str]:
 if __name__ == "__main__":
     if len(sys.argv) > 1:
         neighbour(sys.argv[1])
-    print(json.dumps(attack(json.load(sys.stdin))))
+    _say(attack(json.load(sys.stdin)))

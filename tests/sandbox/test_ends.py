@@ -24,11 +24,12 @@ WAYS = {
     "nohup": "nohup sleep {token} >/dev/null 2>&1 &",
     "setsid": "setsid sleep {token} &",
     "double fork": "(setsid sh -c 'sleep {token} &' &)",
-    "stopped": "sleep {token} & kill -STOP $!",
+    "stopped": "sleep {token} & until grep -q sleep /proc/$!/comm; do :; done; kill -STOP $!",
     "deaf": "sh -c 'trap \"\" TERM INT HUP; sleep {token}; :' &",
 }
 EVERYTHING = "".join(f"{way}\n" for way in WAYS.values())
 SLEEPERS = len(WAYS) + 1
+DEAF = "import time; from alcove.sandbox import supervisor; supervisor._attend = lambda _: time.sleep(600)"
 
 
 async def lively(world: World, token: str) -> Process:
@@ -113,11 +114,23 @@ async def test_end_tree_ends_a_tree_whose_supervisor_does_not_answer(
         "from alcove.sandbox import supervisor; supervisor._attend = lambda _: __import__('time').sleep(999)"
     )
     policy = world.policy("/bin/sh", "-c", EVERYTHING.format(token=token) + f"sleep {token}")
-    process = await spawner.start(policy.plan(world.sandbox.rung), b"")
+    process = await broken(DEAF).start(policy.plan(world.sandbox.rung), b"")
     await until(lambda: len(sleepers(token)) == SLEEPERS)
     named = (process.pid, process.start_time, process.boot_id)
     assert await asyncio.to_thread(processes.end_tree, *named, timeout_s=1)
     await until(lambda: not processes_with(token))
+
+
+async def test_kill_ends_a_tree_whose_supervisor_does_not_answer(
+    world: World, broken: Callable[[str], Spawner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = new_token()
+    monkeypatch.setattr("alcove.sandbox.spawner._PATIENCE_S", 0.1)
+    policy = world.policy("/bin/sh", "-c", EVERYTHING.format(token=token) + f"sleep {token}")
+    process = await broken(DEAF).start(policy.plan(world.sandbox.rung), b"")
+    await until(lambda: len(sleepers(token)) == SLEEPERS)
+    await process.kill()
+    assert processes_with(token) == []
 
 
 async def test_end_tree_spares_who_has_the_pid_now(world: World) -> None:

@@ -52,10 +52,15 @@ async def chat(
         raise InvalidError("a run has to end some time", field="timeout", remedy="leave --timeout out, or give 24h")
     said = _message(message)
     async with installation.opened(start=session_id is None) as hub:
-        session = await _session(hub, session_id, new=new, user=user)
+        session, made = await _session(hub, session_id, new=new, user=user)
+        try:
+            run = await hub.runs.start(session.id, said, agent=agent, timeout_s=timeout_s)
+        except BaseException:
+            if made:
+                await hub.sessions.delete(session.id, purge=True)
+            raise
         if not as_json:
             output.note(f"session {session.id}")
-        run = await hub.runs.start(session.id, said, agent=agent, timeout_s=timeout_s)
         try:
             if not as_json:
                 await _show(hub, run)
@@ -90,13 +95,13 @@ def _message(argument: str | None) -> str:
         ) from error
 
 
-async def _session(hub: Alcove, prefix: str | None, *, new: bool, user: str | None) -> Session:
+async def _session(hub: Alcove, prefix: str | None, *, new: bool, user: str | None) -> tuple[Session, bool]:
+    """Return the session to run in, and whether it was made for this."""
     if prefix is not None:
-        return await installation.find_session(hub, prefix)
+        return await installation.find_session(hub, prefix), False
     if user and not new:
-        session, _ = await hub.sessions.live(user)
-        return session
-    return await hub.sessions.create(user_id=user)
+        return await hub.sessions.live(user)
+    return await hub.sessions.create(user_id=user), True
 
 
 async def _show(hub: Alcove, run: Run) -> None:

@@ -36,10 +36,15 @@ def blocking(command: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, Non
     return run
 
 
-def settings(**flags: str | int | None) -> Settings:
-    """Return the configuration that is in force here, and say what of it was ignored."""
+def configuration(**flags: str | int | None) -> Settings:
+    """Return the configuration that is in force here, under the flags given."""
     environ = {name: value for name, value in os.environ.items() if name != "ALCOVE_DEBUG"}
-    found = load(environ=environ, overrides=flags)
+    return load(environ=environ, overrides=flags)
+
+
+def settings() -> Settings:
+    """Return the configuration that is in force here, and say what of it was ignored."""
+    found = configuration()
     for warning in found.warnings:
         output.warn(warning)
     return found

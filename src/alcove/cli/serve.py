@@ -23,7 +23,7 @@ def serve(
     Flags stand above ALCOVE_* variables, and those above alcove.toml. Ctrl-C stops it: runs get a moment to end.
     """
     flags = {"host": host, "port": port, "base": base, "home": home, "database": database, "sandbox.rung": rung}
-    settings = installation.settings(**flags)
+    settings = installation.configuration(**flags)
     try:
         from alcove.server import serving
     except ModuleNotFoundError as error:

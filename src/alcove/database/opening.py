@@ -66,8 +66,9 @@ async def _open_postgres(url: str) -> Database:
 def _open_sqlite(path: str, kind: str, clock: Clock) -> Database:
     import apsw
 
-    from alcove.database.sqlite import SqliteDatabase, busy_handler
+    from alcove.database.sqlite import SqliteDatabase
     from alcove.database.sqlite_errors import translated
+    from alcove.database.sqlite_writer import busy_handler
 
     version = tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
     if version < _SQLITE_MIN:
@@ -81,7 +82,8 @@ def _open_sqlite(path: str, kind: str, clock: Clock) -> Database:
     def connect() -> apsw.Connection:
         connection = apsw.Connection(path)
         connection.set_busy_handler(busy_handler(clock))
-        connection.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF")
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "trusted_schema = OFF"):
+            connection.execute(f"PRAGMA {pragma}")  # one by one: apsw stops at the first row that nobody fetches
         connection.execute(f"PRAGMA journal_size_limit = {64 * limits.MIB}")
         return connection
 

@@ -15,6 +15,7 @@ from alcove.sessions.heads import refusal, take
 
 _COLUMNS = "m.seq, m.turn, m.role, m.format, m.content, m.detail, m.hidden, m.created_at"
 _VISIBLE = "AND m.hidden = 0 AND m.seq > h.cleared_seq "
+_END = 2**62  # above every seq
 _CHUNK = 64  # rows fetched at a time, so that a page of large messages can end early
 
 
@@ -91,25 +92,27 @@ def page(
 
     Ends early when the text passes `limits.MESSAGE_PAGE_BYTES`.
     """
-    comparison, order = (">", "ASC") if ascending else ("<", "DESC")
+    heads = yield Statement("SELECT cleared_seq FROM heads WHERE session_id = ? AND trashed = 0", (session_id,))
+    if not heads:
+        raise (yield from refusal(now, session_id))
+    # One lower and one upper bound: of two lower ones SQLite would seek by either, and read all that lies between.
+    low = -1 if hidden else heads[0][0]
+    low, high = (max(low, bound), _END) if ascending else (low, bound)
     found: list[Message] = []
     size = 0
     while True:
         want = min(_CHUNK, limit + 1 - len(found))
         rows = yield Statement(
-            f"SELECT {_COLUMNS} FROM heads h JOIN messages m ON m.session_id = h.session_id "
-            f"WHERE h.session_id = ? AND h.trashed = 0 AND m.seq {comparison} ? {'' if hidden else _VISIBLE}"
-            f"ORDER BY m.seq {order} LIMIT ?",
-            (session_id, bound, want),
+            f"SELECT {_COLUMNS} FROM messages m WHERE m.session_id = ? AND m.seq > ? AND m.seq < ? "
+            f"{'' if hidden else 'AND m.hidden = 0 '}ORDER BY m.seq {'ASC' if ascending else 'DESC'} LIMIT ?",
+            (session_id, low, high, want),
         )
-        if not found:
-            yield from _checked(now, session_id, rows)
         for row in rows:
             size += len(row[4])
             if found and size > limits.MESSAGE_PAGE_BYTES:
                 break
             found.append(Message(*row))
-            bound = row[0]
+            low, high = (row[0], high) if ascending else (low, row[0])
         full = len(found) > limit or size > limits.MESSAGE_PAGE_BYTES
         if full or len(rows) < want:
             break
@@ -122,8 +125,8 @@ def window(now: Micros, session_id: str, rounds: int, before: int) -> Steps[list
     """Return the last rounds below `before`, ascending: from a user message on, without failed and lost turns."""
     found: list[Message] = []
     start = left = 0
-    bound, size = before, 0
-    while left < rounds:
+    bound, size, looked_at = before, 0, 0
+    while left < rounds and looked_at < limits.WINDOW_MESSAGES:
         rows = yield Statement(
             f"SELECT {_COLUMNS}, COALESCE(t.status, 'done') FROM heads h "
             "JOIN messages m ON m.session_id = h.session_id "
@@ -133,6 +136,7 @@ def window(now: Micros, session_id: str, rounds: int, before: int) -> Steps[list
         )
         if not found:
             yield from _checked(now, session_id, rows)
+        looked_at += len(rows)
         for *row, status in rows:
             bound = row[0]
             if status in {"failed", "lost"}:

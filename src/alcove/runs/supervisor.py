@@ -107,7 +107,7 @@ class Supervisor:
             self.stop(RunStatus.FAILED)
             error = f"{type(problem).__name__}: {problem}"
         self.stop(RunStatus.FINISHED)
-        error = _cut(error, limits.RUN_ERROR_BYTES).replace("\x00", "\ufffd")
+        error = _cut(error.replace("\x00", "\ufffd"), limits.RUN_ERROR_BYTES)
         return Ending(status=self.stopped.result(), text=text, exit_code=code, error=error)
 
     async def _end(self, ending: Ending) -> Run:
@@ -144,7 +144,7 @@ class Supervisor:
             RunStatus.TIMED_OUT: f"[timed out after {self._work.timeout_s:g} s]",
             RunStatus.FAILED: f"[failed: {ending.error or 'see the server log'}]",
         }.get(RunStatus(ending.status), "")
-        room = limits.MESSAGE_BYTES - limits.RUN_ERROR_BYTES - limits.KIB
+        room = limits.MESSAGE_BYTES - limits.KIB - len(note.encode())
         text = "\n".join(part for part in (_cut(ending.text, room), note) if part)
         metadata: Metadata = {"run_id": self.started.run_id, "exit_code": ending.exit_code}
         # Providers refuse a message without content; `silent` tells that nothing was said.

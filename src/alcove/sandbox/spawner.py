@@ -27,6 +27,7 @@ BOOT: Final = (
     f"import sys; sys.path.insert(0, {_ROOT!r}); from alcove.sandbox.spawning import main; main(int(sys.argv[1]))"
 )
 _READY_S: Final = 20
+_PATIENCE_S: Final = 5  # with a supervisor that was told to end its tree
 _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 _MESSAGE_BYTES: Final = 64 * 1024
 
@@ -95,9 +96,10 @@ class Process:
         if grace_s > 0 and not self._ended.done():
             self._spawner.tell({"ask": self._order})
             await asyncio.wait([self._ended], timeout=grace_s)
-        if not self._ended.done():
-            self._spawner.tell({"kill": self._order})
-        await asyncio.wait([self._ended])
+        for word, patience_s in (("kill", _PATIENCE_S), ("force", None)):
+            if not self._ended.done():
+                self._spawner.tell({word: self._order})
+                await asyncio.wait([self._ended], timeout=patience_s)
 
     def close(self) -> None:
         """Close the pipes; a program that still writes gets SIGPIPE."""

@@ -5,7 +5,8 @@ it never holds what a run is given, only which processes are running. When the s
 and by their parent-death signals so do all trees.
 
 Messages are JSON, one per datagram. To it: an `Order` with four descriptors (plan, stdin, stdout, stderr),
-`{"kill": id}` and `{"ask": id}`. From it: `{"ready": pid}`, and for each order either `{"id", "failed": Failure}`, or
+and `{WORD: id}`, a word being `ask` (the program is sent SIGTERM), `kill` (the supervisor ends the tree) or `force` (the
+supervisor is killed, and the tree with it). From it: `{"ready": pid}`, and for each order either `{"id", "failed": Failure}`, or
 `{"id", "started": pid, "start_time"}` and later `{"id", "ended": exit code or None}`.
 """
 
@@ -84,10 +85,10 @@ class _Spawner:
                 for one in descriptors:
                     os.close(one)
             return True
-        wanted = message.get("kill", message.get("ask"))
+        [(word, wanted)] = message.items()
         for run in self._handles.values():
             if run.id == wanted:
-                self._signal(run, ask="ask" in message)
+                self._signal(run, word)
         return True
 
     def _start(self, order: Order, descriptors: list[int]) -> None:
@@ -116,10 +117,10 @@ class _Spawner:
             for one in (theirs, waits, go):
                 os.close(one)
 
-    def _signal(self, run: _Run, *, ask: bool) -> None:
-        if ask:
+    def _signal(self, run: _Run, word: str) -> None:
+        if word == "ask":
             os.kill(run.pid, signal.SIGUSR1)
-        elif run.alone:
+        elif word == "force" or run.alone:
             os.kill(run.pid, signal.SIGKILL)
         else:
             os.kill(run.pid, signal.SIGTERM)

@@ -18,7 +18,7 @@ from alcove.server import problems
 from alcove.server.auth import Gate
 from alcove.server.call import Call, Site
 from alcove.server.problems import Problem
-from alcove.server.route import Route, Router
+from alcove.server.route import UNMATCHED, Route, Router
 
 _log = logging.getLogger("alcove.http")
 _encode = msgspec.json.Encoder().encode
@@ -56,7 +56,8 @@ class App:
             await self._serve(call, send)
         finally:
             took_s = _now() - begun
-            self._site.metrics.request(scope["method"], call.route.path, call.status, took_s)
+            method = scope["method"] if call.route is not UNMATCHED else "other"  # the caller's own word
+            self._site.metrics.request(method, call.route.path, call.status, took_s)
             if call.status >= _SERVER_ERROR or _log.isEnabledFor(logging.DEBUG):
                 _log_line(call, took_s)
 
@@ -70,7 +71,7 @@ class App:
             await _send_problem(call, told, send, allow=error.details.get("allow"))
         except ClientDisconnect:
             call.status = _CLIENT_LEFT
-        except Exception:
+        except Exception:  # noqa: BLE001 - the root of a request: logged, and told without its details
             _log.exception("request broke", extra={"request_id": call.request_id})
             await _send_problem(call, problems.internal(call.request_id), send)
         else:
@@ -105,11 +106,14 @@ def _check_reach(call: Call) -> None:
     principal = call.principal
     if principal.kind == "run" and not call.route.run:
         raise problems.no_path()
-    if session_id is not None and (not _could_be(session_id) or principal.session_id not in {"", session_id}):
-        raise SessionNotFoundError(f"there is no session {session_id}", field="session_id", session_id=session_id)
+    if session_id is not None:
+        if not _could_be(session_id):
+            raise SessionNotFoundError("there is no session of such an id", field="session_id")
+        if principal.session_id not in {"", session_id}:
+            raise SessionNotFoundError(f"there is no session {session_id}", field="session_id", session_id=session_id)
     run_id = call.path.get("run_id")
     if run_id is not None and not _could_be(run_id):
-        raise RunNotFoundError(f"there is no run {run_id}", field="run_id", run_id=run_id)
+        raise RunNotFoundError("there is no run of such an id", field="run_id")
 
 
 def _could_be(value: str) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final, final
 from urllib.parse import parse_qsl
 
@@ -22,6 +23,9 @@ from alcove.server.route import UNMATCHED, Route
 from alcove.sessions.model import Session
 from alcove.telemetry.metrics import Metrics
 
+COMPLETE: Final = "alcove.complete"
+"""In a scope's `state`: the server has the whole body already."""
+
 _JSON_TYPES: Final = frozenset({b"application/json", b"application/merge-patch+json"})
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -38,12 +42,18 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
         routes: The table.
         metrics: Where is counted.
         stopping: Set when the server stops: streams end.
+        request_ids: Gives an id to each request that has none.
     """
 
     hub: Alcove
     routes: tuple[Route, ...]
     metrics: Metrics
     stopping: asyncio.Event
+    request_ids: Iterator[str] = msgspec.field(default_factory=lambda: _numbered(ids.new_id()))
+
+
+def _numbered(prefix: str) -> Iterator[str]:
+    return (f"{prefix}-{number}" for number in itertools.count(1))
 
 
 @final
@@ -82,7 +92,7 @@ class Call:
         self.scope = scope
         self.head: dict[bytes, bytes] = dict(scope["headers"])
         given = self.head.get(b"x-request-id", b"")
-        self.request_id = given.decode() if _REQUEST_ID.fullmatch(given) else ids.new_id()
+        self.request_id = given.decode() if _REQUEST_ID.fullmatch(given) else next(site.request_ids)
         self.route = UNMATCHED
         self.path: dict[str, str] = {}
         self.principal = NOBODY
@@ -140,15 +150,16 @@ class Call:
             pairs = parse_qsl(written.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=100)
         except ValueError as error:
             raise InvalidError(f"the query cannot be read: {error}", field="query") from None
-        values: dict[str, object] = {}
+        values: dict[str, str] = {}
+        groups: dict[str, dict[str, str]] = {}
         for name, value in pairs:
             group, dot, inner = name.partition(".")
-            place: dict[str, object] = values if not dot else values.setdefault(group, {})  # type: ignore[assignment]
-            if not isinstance(place, dict) or (inner if dot else name) in place:
-                raise InvalidError(f"{name[:80]!r} is given twice", field=name[:80])
-            place[inner if dot else name] = value
+            place, key = (groups.setdefault(group, {}), inner) if dot else (values, name)
+            if key in place:
+                raise InvalidError(f"{name[:80]!r} is given twice", field=name[:80], remedy="give it once")
+            place[key] = value
         known = kind.__struct_fields__ if kind else ()
-        for name in values:
+        for name in (*values, *groups):
             if name not in known:
                 raise InvalidError(
                     f"unknown query parameter {name[:80]!r}", field=name[:80], remedy=f"known: {', '.join(known)}"
@@ -156,7 +167,7 @@ class Call:
         if kind is None:
             return None
         try:
-            return msgspec.convert(values, kind, strict=False)
+            return msgspec.convert({**values, **groups}, kind, strict=False)
         except msgspec.ValidationError as error:
             raise invalid(error) from None
 
@@ -169,7 +180,14 @@ class Call:
             TooLargeError: It is longer than `limits.BODY_BYTES`.
             TimedOutError: It did not arrive in time.
         """
-        content = b"".join([chunk async for chunk in self.chunks(limits.BODY_BYTES)])
+        if self.scope.get("state", {}).get(COMPLETE):
+            # The usual case: it came with the head, and needs no clock.
+            content: bytes = (await self.receive()).get("body", b"")
+            self._unread = False
+            if len(content) > limits.BODY_BYTES:
+                raise _too_long(limits.BODY_BYTES)
+        else:
+            content = b"".join([chunk async for chunk in self.chunks(limits.BODY_BYTES)])
         if not content and self.route.body_optional:
             content = b"{}"
         elif self.head.get(b"content-type", b"").partition(b";")[0].strip().lower() not in _JSON_TYPES:

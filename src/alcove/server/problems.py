@@ -137,7 +137,8 @@ def problem(error: AlcoveError, request_id: str, *, frank: bool = True) -> Probl
         type=f"urn:alcove:problem:{error.code}",
         title=title,
         status=status,
-        detail=title if reticent else error.message,
+        # JSON cannot carry what stands for a byte that is not UTF-8.
+        detail=title if reticent else error.message.encode(errors="backslashreplace").decode(),
         code=error.code,
         retryable=error.retryable,
         request_id=request_id,

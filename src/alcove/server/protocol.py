@@ -13,6 +13,7 @@ from uvicorn.server import ServerState
 from alcove import ids, limits
 from alcove.errors import AlcoveError, InvalidError
 from alcove.server import problems
+from alcove.server.call import COMPLETE
 from alcove.server.problems import HeadersTooLargeError, TimedOutError
 
 _encode = msgspec.json.Encoder().encode
@@ -89,6 +90,11 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._heard_head()
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Tell the application that nothing of the body is missing."""
+        self.scope["state"][COMPLETE] = True  # type: ignore[typeddict-item]
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP."""

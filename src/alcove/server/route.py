@@ -155,7 +155,7 @@ class _Node:
 
 
 def _text(part: bytes) -> str:
-    return decode(unquote_to_bytes(part) if b"%" in part else part)
+    return decode(unquote_to_bytes(part)) if b"%" in part else part.decode("utf-8", "surrogateescape")
 
 
 async def _nothing(call: object) -> None:

@@ -7,7 +7,7 @@ import ipaddress
 import logging
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import final
 
@@ -115,7 +115,7 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     @contextmanager
-    def capture_signals(self) -> Iterator[None]:
+    def capture_signals(self) -> Generator[None]:
         """Stop at the first signal, at once at the second."""
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
@@ -150,7 +150,7 @@ async def _warm_up(hub: Alcove) -> None:
 
 
 @contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
+def _listening(host: str, port: int) -> Generator[socket.socket]:
     """Bind before anything is opened, so that a second server on the same port touches nothing."""
     address = "127.0.0.1" if host == "localhost" else host
     try:
@@ -164,7 +164,8 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
             field="host",
             remedy="use 127.0.0.1; to serve others, put a proxy that authenticates in front (keys come later)",
         )
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio turns Nagle off only where the protocol is named; with it, every answer waits for the one before.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     with listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -62,7 +62,7 @@ class EventStream(Response):
             # The first byte at once, so that the caller knows that it is heard.
             await _piece(send, b"retry: %d\n\n" % limits.SSE_RETRY_MS)
             sending = asyncio.create_task(self._send_all(send))
-            ends = {
+            ends: set[asyncio.Task[object]] = {
                 sending,
                 asyncio.create_task(_beat(send)),
                 asyncio.create_task(_left(receive)),

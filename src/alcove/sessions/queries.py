@@ -263,8 +263,8 @@ def subtree(now: Micros, session_id: str, limit: int) -> Steps[list[Session]]:
     rows = yield Statement(
         "WITH RECURSIVE below (id) AS (SELECT id FROM sessions WHERE id = ? UNION ALL "
         "SELECT c.id FROM sessions c JOIN below b ON c.parent_id = b.id WHERE c.trashed_at = 0) "
-        f"SELECT {_COLUMNS} FROM below b JOIN sessions s ON s.id = b.id JOIN heads h ON h.session_id = s.id "
-        "ORDER BY s.depth, s.created_at, s.id LIMIT ?",
+        f"SELECT {_COLUMNS} FROM (SELECT id FROM below LIMIT ?) b "
+        "JOIN sessions s ON s.id = b.id JOIN heads h ON h.session_id = s.id ORDER BY s.depth, s.created_at, s.id",
         (session_id, now, limit),
     )
     return [Session(*row) for row in rows]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from itertools import accumulate
 from typing import Final, final
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 MEDIA_TYPE: Final = CONTENT_TYPE_LATEST
 _BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600)
@@ -21,55 +26,57 @@ GAUGES: Final[dict[str, str]] = {
 
 
 @final
-class Metrics:
-    """The figures of one server process."""
+class Metrics(Collector):
+    """The figures of one server process.
+
+    Counting is a few additions; what Prometheus wants to read is made of them when it asks.
+    """
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        self._requests = Counter(
-            "alcove_http_requests", "Requests answered.", ("method", "route", "status"), registry=self._registry
-        )
-        self._latency = Histogram(
-            "alcove_http_request_seconds",
-            "Time from a request's head to the end of its answer.",
-            ("route",),
-            buckets=_BUCKETS_S,
-            registry=self._registry,
-        )
-        self._events = Counter("alcove_stream_events", "Events sent to listeners.", registry=self._registry)
-        self._streams = Gauge("alcove_streams_open", "Streams of events that are open.", registry=self._registry)
-        self._gauges = {name: Gauge(name, text, registry=self._registry) for name, text in GAUGES.items()}
-        # Finding a child by its labels costs more than counting does.
-        self._children: dict[tuple[str, str, int], Callable[[], None]] = {}
-        self._observers: dict[str, Callable[[float], None]] = {}
+        self._requests: dict[tuple[str, str, int], int] = defaultdict(int)
+        self._took: dict[str, list[int]] = defaultdict(lambda: [0] * (len(_BUCKETS_S) + 1))
+        self._took_s: dict[str, float] = defaultdict(float)
+        self._events = 0
+        self._streams = 0
+        self._gauges: Mapping[str, float] = {}
 
     def request(self, method: str, route: str, status: int, took_s: float) -> None:
         """Count a request by the route that it matched, never by its path: that would grow without bound."""
-        key = (method, route, status)
-        count = self._children.get(key)
-        if count is None:
-            # A method is the caller's own word.
-            known = method if method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"} else "other"
-            count = self._requests.labels(known, route, str(status)).inc
-            if known == method:
-                self._children[key] = count
-        count()
-        observe = self._observers.get(route)
-        if observe is None:
-            observe = self._observers[route] = self._latency.labels(route).observe
-        observe(took_s)
+        self._requests[method, route, status] += 1
+        self._took[route][bisect_left(_BUCKETS_S, took_s)] += 1
+        self._took_s[route] += took_s
 
     def stream_opened(self) -> None:
         """Count a listener that came."""
-        self._streams.inc()
+        self._streams += 1
 
     def stream_closed(self, sent: int) -> None:
         """Count a listener that went, and the events that it was sent."""
-        self._streams.dec()
-        self._events.inc(sent)
+        self._streams -= 1
+        self._events += sent
 
     def render(self, gauges: Mapping[str, float]) -> bytes:
         """Return the text, with these values of `GAUGES`."""
-        for name, value in gauges.items():
-            self._gauges[name].set(value)
-        return generate_latest(self._registry)
+        self._gauges = gauges
+        return generate_latest(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the figures as prometheus-client wants them."""
+        requests = CounterMetricFamily(
+            "alcove_http_requests", "Requests answered.", labels=("method", "route", "status")
+        )
+        for (method, route, status), count in self._requests.items():
+            requests.add_metric((method, route, str(status)), count)
+        yield requests
+        latency = HistogramMetricFamily(
+            "alcove_http_request_seconds", "Time from a request's head to the end of its answer.", labels=("route",)
+        )
+        bounds = [*map(str, _BUCKETS_S), "+Inf"]
+        for route, counts in self._took.items():
+            buckets = list(zip(bounds, map(float, accumulate(counts)), strict=True))
+            latency.add_metric((route,), buckets, self._took_s[route])
+        yield latency
+        yield CounterMetricFamily("alcove_stream_events", "Events sent to listeners that have left.", self._events)
+        yield GaugeMetricFamily("alcove_streams_open", "Streams of events that are open.", self._streams)
+        for name, value in self._gauges.items():
+            yield GaugeMetricFamily(name, GAUGES[name], value)

@@ -147,7 +147,7 @@ class Paging(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def given(value: T | Unset) -> T | None:
-    """Return a parameter, None when it was left out. (A default of null would be said by the text `null` too.)"""
+    """Return a parameter, None when it was left out. Null as a default would be said by the text `null` too."""
     return None if isinstance(value, Unset) else value
 
 

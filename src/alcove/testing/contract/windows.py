@@ -107,6 +107,14 @@ class WindowsContract:
         assert [one.seq for one in (await messages.page(session_id, after=9)).messages] == [10]
         assert [one.seq for one in await messages.window(session_id)] == [10]
 
+    async def test_a_window_looks_back_only_so_far(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(limits, "WINDOW_MESSAGES", 64)
+        session_id = (await Sessions(database).create()).id
+        messages = Messages(database)
+        await messages.append(session_id, [Draft("user", "a")] + [Draft("assistant", "b")] * 70)
+        assert await messages.window(session_id) == []
+        assert len(await messages.window(session_id, before=60)) == 59
+
     async def test_a_session_of_100_000_messages_reads_and_appends(self, database: Database, long_session: str) -> None:
         messages = Messages(database)
         assert (await Sessions(database).get(long_session)).message_count == LONG

@@ -1,0 +1,95 @@
+"""The statements that must not get slower as a database grows: each seeks in an index, none sorts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+from alcove.database.op import Statement, Steps
+from alcove.database.opening import open_database
+from alcove.messages import queries as messages
+from alcove.messages.model import Stored
+from alcove.sessions import queries as sessions
+from alcove.sessions.model import Filters
+from alcove.sessions.rules import encode_cursor
+
+NOW = 1_700_000_000_000_000
+CURSOR = encode_cursor(NOW, "x")
+DRAFTS = [Stored("user", 0, "a", ""), Stored("assistant", 0, "b", "")]
+
+
+@pytest.fixture
+async def connection(tmp_path: Path) -> apsw.Connection:
+    path = tmp_path / "alcove.db"
+    await (await open_database(f"sqlite:///{path}")).close()
+    return apsw.Connection(str(path))
+
+
+def _main(steps: Steps[Any]) -> Statement:
+    """Return the statement that does the work; a page of messages asks first where it may begin."""
+    statement = next(steps)
+    return steps.send([(0,)]) if statement.sql.startswith("SELECT cleared_seq") else statement
+
+
+def _plan(connection: apsw.Connection, statement: Statement) -> list[str]:
+    values = statement.values[0] if statement.many else statement.values
+    return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement.sql}", values)]
+
+
+READS: dict[str, Callable[[], Steps[Any]]] = {
+    "last": lambda: messages.last(NOW, "s", 20),
+    "page on": lambda: messages.page(NOW, "s", 0, ascending=True, hidden=False, limit=50),
+    "page back": lambda: messages.page(NOW, "s", 9, ascending=False, hidden=True, limit=50),
+    "window": lambda: messages.window(NOW, "s", 10, 2**62),
+    "turns": lambda: messages.turns(NOW, "s", 2**62, 50),
+    "get": lambda: sessions.get(NOW, "s"),
+    "find_key": lambda: sessions.find_key(NOW, "t", "a", "u", "k"),
+    "list": lambda: sessions.page(NOW, Filters(), 50, None),
+    "list from a cursor": lambda: sessions.page(NOW, Filters(), 50, CURSOR),
+    "list by user": lambda: sessions.page(NOW, Filters(user_id="u"), 50, CURSOR),
+    "list by app": lambda: sessions.page(NOW, Filters(app="a"), 50, CURSOR),
+    "list by user and app": lambda: sessions.page(NOW, Filters(user_id="u", app="a"), 50, CURSOR),
+    "list by parent": lambda: sessions.page(NOW, Filters(parent_id="p"), 50, CURSOR),
+    "list by root": lambda: sessions.page(NOW, Filters(root_id="r"), 50, CURSOR),
+    "list by metadata": lambda: sessions.page(NOW, Filters(metadata=(("n", "1"), ("m", "2"))), 50, CURSOR),
+    "list the active of a user": lambda: sessions.page(NOW, Filters(user_id="u", status="active"), 50, CURSOR),
+}
+
+
+@pytest.mark.parametrize("name", READS)
+def test_a_read_seeks_in_an_index_and_sorts_nothing(connection: apsw.Connection, name: str) -> None:
+    plan = _plan(connection, _main(READS[name]()))
+    assert [step for step in plan if step.startswith("SCAN") or "TEMP B-TREE" in step] == [], plan
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "bounds"),
+    [
+        ("last", "session_id=? AND seq>?"),
+        ("page on", "session_id=? AND seq>? AND seq<?"),
+        ("list from a cursor", "tenant=? AND (created_at,id)<(?,?)"),
+        ("list by user", "tenant=? AND user_id=? AND (created_at,id)<(?,?)"),
+        ("list by metadata", "tenant=? AND name=? AND value=? AND (created_at,session_id)<(?,?)"),
+    ],
+)
+def test_a_far_page_begins_where_it_begins(connection: apsw.Connection, name: str, bounds: str) -> None:
+    plan = _plan(connection, _main(READS[name]()))
+    assert any(bounds in step for step in plan), plan
+    connection.close()
+
+
+def test_an_append_seeks_for_every_row_that_it_changes(connection: apsw.Connection) -> None:
+    steps = messages.append(NOW, "s", DRAFTS)
+    statement = next(steps)
+    plans = [_plan(connection, statement)]
+    statement = steps.send([(2, 1)])
+    while not statement.sql.startswith("INSERT INTO messages"):
+        plans.append(_plan(connection, statement))
+        statement = steps.send([])
+    assert [step for plan in plans for step in plan if step.startswith("SCAN")] == []
+    connection.close()

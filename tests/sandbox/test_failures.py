@@ -1,0 +1,204 @@
+"""Whatever fails on the way, the program never runs unconfined, and the failure is named."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alcove.errors import AgentUnavailableError, LaunchError
+from alcove.sandbox import launcher
+from alcove.sandbox.plan import Rung
+from alcove.sandbox.spawner import Exit, Spawner
+from sandbox.conftest import World, finish, new_token, processes_with, until
+
+STEPS = [name for name, _ in launcher.STEPS]
+FAIL = """
+from alcove.sandbox import launcher
+def fail(plan):
+    {deed}
+launcher.STEPS = [(name, fail if name == {step!r} else step) for name, step in launcher.STEPS]
+"""
+RAISE = "raise OSError(5, 'on purpose')"
+DIE = "import os; os.kill(os.getpid(), 9)"
+
+
+async def refused(world: World, spawner: Spawner) -> LaunchError:
+    """Try to start a program, see that it did not run, and return why."""
+    policy = world.policy("/usr/bin/touch", f"{world.session()}/ran")
+    with pytest.raises(LaunchError) as failure:
+        await spawner.start(policy.plan(world.sandbox.rung), b"")
+    assert not Path(world.session(), "ran").exists()
+    return failure.value
+
+
+@pytest.mark.parametrize("deed", [RAISE, DIE], ids=["fails", "dies"])
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_step_that_breaks_is_named_and_nothing_runs(
+    world: World, broken: Callable[[str], Spawner], step: str, deed: str
+) -> None:
+    if deed == DIE and step == "program":
+        pytest.skip("this is the program's own end already")
+    error = await refused(world, broken(FAIL.format(step=step, deed=deed)))
+    assert error.details["step"] == step if step != "program" else isinstance(error, AgentUnavailableError)
+
+
+@pytest.mark.parametrize(("step", "function"), [("view", "build"), ("host", "name_host"), ("ids", "map_ids")])
+async def test_a_broken_view_is_named_and_nothing_runs(
+    opened: Callable[..., Any], broken: Callable[[str], Spawner], step: str, function: str
+) -> None:
+    world = await opened("userns")
+    code = f"""
+from alcove.sandbox import namespaces
+def fail(*_): {RAISE}
+namespaces.{function} = fail
+"""
+    error = await refused(world, broken(code))
+    assert error.details == {"step": step, "errno": 5}
+    assert "on purpose" in error.message
+
+
+async def test_no_namespaces_is_a_failed_clone(opened: Callable[..., Any], broken: Callable[[str], Spawner]) -> None:
+    world = await opened("userns")
+    code = """
+from alcove.sandbox import kernel
+def fail(flags): raise OSError(28, 'No space left on device')
+kernel.clone = fail
+"""
+    assert (await refused(world, broken(code))).details == {"step": "clone", "errno": 28}
+
+
+async def test_a_spawner_that_dies_while_it_starts_is_reported(broken: Callable[[str], Spawner], world: World) -> None:
+    assert (await refused(world, broken("raise SystemExit"))).details["step"] == "spawner"
+
+
+async def test_a_spawner_that_dies_at_an_order_is_reported(broken: Callable[[str], Spawner], world: World) -> None:
+    code = "import os; from alcove.sandbox import spawning; spawning._Spawner._start = lambda *_: os._exit(1)"
+    assert (await refused(world, broken(code))).details["step"] == "spawner"
+
+
+async def test_a_missing_grant_is_named(confined_world: World, base: Path) -> None:
+    missing = f"{base}/not-there"
+    with pytest.raises(LaunchError, match="not-there"):
+        await confined_world.run("/bin/true", read=(missing,))
+
+
+async def test_a_missing_folder_is_named(world: World) -> None:
+    with pytest.raises(LaunchError) as failure:
+        await world.run("/bin/true", cwd=f"{world.session()}/not-there")
+    assert failure.value.details["step"] == "folder"
+    assert "not-there" in failure.value.message
+
+
+@pytest.mark.parametrize("program", ["no-such-program", "/usr/bin/no-such-program", "./no-such-program"])
+async def test_a_program_that_does_not_exist_is_an_unavailable_agent(world: World, program: str) -> None:
+    with pytest.raises(AgentUnavailableError, match="no-such-program") as failure:
+        await world.run(program)
+    assert "read" in failure.value.remedy
+
+
+async def test_a_program_that_cannot_be_executed_is_an_unavailable_agent(world: World) -> None:
+    Path(world.session(), "plain").write_text("text")
+    with pytest.raises(AgentUnavailableError):
+        await world.run(f"{world.session()}/plain")
+
+
+async def test_a_program_is_found_in_the_path_of_its_own_environment(world: World) -> None:
+    program = Path(world.session(), "mine")
+    program.write_text("#!/bin/sh\necho mine\n")
+    program.chmod(0o755)
+    outcome = await world.run("mine", env={"PATH": f"/nowhere:{world.session()}"})
+    assert outcome.stdout == b"mine\n"
+
+
+async def test_a_start_that_is_cancelled_leaves_nothing(world: World) -> None:
+    token = new_token()
+    for _ in range(5):
+        start = asyncio.ensure_future(world.start("/bin/sleep", token))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        start.cancel()
+        await asyncio.gather(start, return_exceptions=True)
+    assert (await world.shell("echo on")).stdout == b"on\n"
+    await until(lambda: not processes_with(token))
+
+
+async def test_a_failed_start_leaves_no_descriptor(world: World) -> None:
+    async def fail() -> None:
+        with pytest.raises(AgentUnavailableError):
+            await world.run("no-such-program")
+
+    await fail()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(10):
+        await fail()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_a_finished_run_leaves_no_descriptor_and_the_spawner_none(world: World) -> None:
+    await world.shell("true")
+    mine = len(os.listdir("/proc/self/fd"))
+    its = len(os.listdir(f"/proc/{world.sandbox.spawner_pid}/fd"))
+    for _ in range(10):
+        await world.shell("true")
+    assert len(os.listdir("/proc/self/fd")) == mine
+    assert len(os.listdir(f"/proc/{world.sandbox.spawner_pid}/fd")) == its
+
+
+async def test_the_spawner_knows_nothing_of_the_server_and_of_no_run(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SERVER_SECRET", "of the server")
+    token = new_token()
+    outcome = await world.shell("true", env={"RUN_SECRET": token})
+    assert outcome.exit == Exit(code=0, signal=None)
+    spawner = f"/proc/{world.sandbox.spawner_pid}"
+    assert Path(spawner, "environ").read_bytes() == b""
+    targets = [os.readlink(f"{spawner}/fd/{name}") for name in os.listdir(f"{spawner}/fd")]
+    assert {target.split(":")[0] for target in targets} == {"/dev/null", "socket", "anon_inode"}
+    assert sum(target.startswith("socket") for target in targets) == 1
+    assert token.encode() not in _memory(f"{spawner}/mem", f"{spawner}/maps")
+
+
+def _memory(mem: str, maps: str) -> bytes:
+    found = b""
+    with open(maps) as ranges, open(mem, "rb") as file:
+        for line in ranges:
+            extent, modes, *_ = line.split()
+            if modes.startswith("rw"):
+                first, last = (int(one, 16) for one in extent.split("-"))
+                file.seek(first)
+                found += file.read(last - first)
+    return found
+
+
+async def test_sixty_four_mebibytes_of_output_arrive(world: World) -> None:
+    process = await world.start("/bin/sh", "-c", "head -c 67108864 /dev/zero; head -c 100000 /dev/zero >&2")
+    lengths = {"stdout": 0, "stderr": 0}
+    async for stream, chunk in process.output():
+        assert 0 < len(chunk) <= 65536
+        lengths[stream] += len(chunk)
+    assert lengths == {"stdout": 64 << 20, "stderr": 100000}
+    assert await process.wait() == Exit(code=0, signal=None)
+
+
+async def test_a_reader_that_waits_slows_the_program_down(world: World) -> None:
+    program = "i=0; while [ $i -lt 200 ]; do head -c 10000 /dev/zero; i=$((i+1)); echo $i > at; done"
+    process = await world.start("/bin/sh", "-c", program)
+    at = Path(world.session(), "at")
+    await until(at.exists)
+    await asyncio.sleep(0.3)
+    assert int(at.read_text() or 0) < 200
+    outcome = await finish(process)
+    assert len(outcome.stdout) == 2_000_000
+
+
+async def test_fifty_programs_run_at_once(opened: Callable[..., Any], confined: Rung) -> None:
+    world = await opened(confined)
+    outcomes = await asyncio.gather(*(world.shell(f"echo {n}; exit {n}") for n in range(50)))
+    assert [outcome.exit.code for outcome in outcomes] == list(range(50))
+    assert [outcome.stdout for outcome in outcomes] == [f"{n}\n".encode() for n in range(50)]
