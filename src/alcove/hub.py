@@ -100,6 +100,7 @@ async def open(  # noqa: A001 - `alcove.open` is the name that a newcomer guesse
     settings: Settings | None = None,
     clock: Clock | None = None,
     ttl_s: float | None = None,
+    folders: bool | None = None,
 ) -> AsyncGenerator[Alcove]:
     """Open an installation; use it as `async with alcove.open() as hub`.
 
@@ -107,9 +108,10 @@ async def open(  # noqa: A001 - `alcove.open` is the name that a newcomer guesse
         database: A URL: `sqlite:///path/to/file.db`, `memory://` or `postgresql://…`. Without it, the same default
             installation as `alcove serve` in this folder, with workspaces, as `alcove.toml` and `ALCOVE_*` say.
         workspaces: Folder of the workspaces, for a database named here; without it no folder is made.
-        settings: The configuration, instead of the one found; then the other arguments but `clock` say nothing.
+        settings: The configuration, instead of the one found; then database, workspaces and ttl_s say nothing.
         clock: Gives `now` on SQLite.
         ttl_s: Idle time after which new sessions expire; the library's default is never.
+        folders: Whether to open (and make) the workspaces; by default as said above.
 
     Raises:
         ConfigurationError: The configuration, the base folder or the database URL cannot be used.
@@ -118,24 +120,24 @@ async def open(  # noqa: A001 - `alcove.open` is the name that a newcomer guesse
     """
     if settings is None:
         settings = _settings(database, workspaces, ttl_s)
-    with_folders = database is None or workspaces is not None
+    with_folders = (database is None or workspaces is not None) if folders is None else folders
     async with AsyncExitStack() as stack:
         if with_folders:
             _make_home(settings.home)
         opened = await open_database(settings.database, clock=clock)
         stack.push_async_callback(opened.close)
         installation = await opened.write(_installation, ids.new_id())
-        folders = None
+        places = None
         if with_folders:
-            folders = Workspaces(
+            places = Workspaces(
                 opened,
                 folder=settings.base,
                 home=settings.home,
                 installation=installation,
                 leased_uids=_leases_uids(settings),
             )
-            stack.push_async_callback(folders.close)
-        hub = Alcove(settings, opened, installation, folders)
+            stack.push_async_callback(places.close)
+        hub = Alcove(settings, opened, installation, places)
         stack.push_async_callback(hub.runs.close)
         await hub.runs.recover()
         watching = asyncio.create_task(hub.runs.watch())

@@ -39,6 +39,8 @@ class PostgresServer:
     `fsync` is off: what is tested here is what Alcove asks of PostgreSQL, not PostgreSQL.
     """
 
+    settings = ("fsync=off", "max_connections=200", "listen_addresses=")
+
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="alcove-pg-", dir="/tmp"))  # a socket's path has 107 bytes at most
         self._numbers = itertools.count(1)
@@ -56,15 +58,14 @@ class PostgresServer:
         ):
             initdb.wait(60)
         with open(self.folder / "log", "wb") as log:
-            settings = [
-                "fsync=off",
-                "max_connections=200",
-                "listen_addresses=",
-                f"unix_socket_directories={self.folder}",
-            ]
+            settings = [*self.settings, f"unix_socket_directories={self.folder}"]
             options = [part for setting in settings for part in ("-c", setting)]
             self._shell = self._popen(["sh", "-c", _WATCH, programs / "postgres", "-D", data, *options], log)
-        self._wait()
+        try:
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
 
     def _copied(self, installation: Path) -> Path:
         """Copy the programs to where any user may read them; the checkout may be root's alone."""

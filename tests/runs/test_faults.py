@@ -10,7 +10,7 @@ import pytest
 from alcove.database.idempotency import once
 from alcove.database.op import Database
 from alcove.errors import SessionBusyError
-from alcove.events.model import Entry
+from alcove.events.model import NewEvent
 from alcove.messages.model import Draft
 from alcove.messages.rules import stored
 from alcove.runs import queries
@@ -36,7 +36,7 @@ async def test_a_transaction_that_fails_at_any_statement_changes_nothing(databas
     assert started.lost == queries.Lost(lost.run_id, "")
     fence = Fence("run", 2)
     await _whatever_fails(database, queries.launched, started, fence, "tree", "userns", "{}", 3)
-    await _whatever_fails(database, queries.journal, session.id, fence, 4, [Entry("output", {"text": "x"})], (2, 4))
+    await _whatever_fails(database, queries.journal, session.id, fence, 4, [NewEvent("output", {"text": "x"})], (2, 4))
     assert await _whatever_fails(database, queries.renew, session.id, fence) is False
     assert (await _whatever_fails(database, queries.ask_cancel, "run")).id == "run"
     assert await database.write(queries.renew, session.id, fence) is True

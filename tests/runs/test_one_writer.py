@@ -12,7 +12,7 @@ import pytest
 
 from alcove.agents.base import AgentContext
 from alcove.errors import SessionBusyError, StaleEpochError
-from alcove.events.model import Entry
+from alcove.events.model import NewEvent
 from alcove.hub import Alcove
 from alcove.lifecycle.service import Handle
 from alcove.messages.model import Draft
@@ -149,7 +149,7 @@ async def test_a_stale_epoch_writes_nothing(hub: Alcove, session: Handle) -> Non
     ending = Ending(status="finished")
     before = [await execute(hub.database, f"SELECT * FROM {table}") for table in tables]
     for late in (
-        hub.database.write(queries.journal, session.id, fence, 50, [Entry("output", {"text": "late"})], None),
+        hub.database.write(queries.journal, session.id, fence, 50, [NewEvent("output", {"text": "late"})], None),
         hub.database.write(queries.launched, started, fence, "tree", "none", "{}", 50),
         hub.database.write(queries.finish, started, fence, 50, ending, message, None),
         hub.database.write(queries.renew, session.id, fence),

@@ -55,15 +55,18 @@ class Client:
         return Answer(start["status"], _plain(start["headers"]), whole)
 
     async def stream(
-        self, method: str, path: str, json: Any = None, headers: dict[str, str] | None = None
+        self, method: str, path: str, json: Any = None, headers: dict[str, str] | None = None, *, sends: bool = True
     ) -> AsyncGenerator[bytes]:
-        """Yield the status as text, then pieces of the answer as they are sent; closing it is leaving early."""
+        """Yield the status as text, then pieces of the answer as they are sent; closing it is leaving early.
+
+        Without `sends` the body never comes.
+        """
         sent: asyncio.Queue[Message] = asyncio.Queue()
         left = asyncio.Event()
         body = b"" if json is None else codec.dumps(json).encode()
         given = {"content-type": "application/json", "content-length": str(len(body)), **(headers or {})}
         first = _receiving([body])
-        heard = False
+        heard = not sends
 
         async def receive() -> Message:
             nonlocal heard

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -48,6 +49,10 @@ class Agents:
 
 @pytest.fixture
 async def hub(tmp_path: Path) -> AsyncIterator[Alcove]:
+    # A session's own uid has to get there, when the tests run as root.
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == os.geteuid() and (folder == tmp_path or folder.name.startswith("pytest-")):
+            folder.chmod(0o711)
     async with alcove.hub.open(settings=load(tmp_path, {})) as hub:
         yield hub
 

@@ -71,7 +71,7 @@ async def test_a_chat_streams_the_same(call: Client, own: str) -> None:
     assert heard[:2] == [b"200", b"retry: 2000\n\n"]
     told = events(b"".join(heard[1:]))
     assert [n for n, _, _ in told] == list(range(1, len(told) + 1))
-    assert [kind for _, kind, _ in told][::len(told) - 1] == ["run.queued", "run.finished"]
+    assert [kind for _, kind, _ in told][:: len(told) - 1] == ["run.queued", "run.finished"]
     assert told[-1][2]["status"] == "finished"
 
 

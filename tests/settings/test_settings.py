@@ -100,7 +100,7 @@ def test_paths_are_absolute_from_where_they_were_written(tmp_path: Path, monkeyp
     )
     assert settings.base == folder / "w"
     assert settings.database == f"sqlite:///{folder}/d/a.db"
-    assert settings.read == (folder / "tools", Path("/root/bin"), Path("/opt"))
+    assert settings.read == (folder / "tools", Path("/opt/bin"), Path("/opt"))
     assert settings.home == here / "state"
 
 

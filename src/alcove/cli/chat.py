@@ -14,7 +14,8 @@ from alcove.durations import duration_s
 from alcove.errors import InvalidError
 from alcove.hub import Alcove
 from alcove.runs.model import Reply, Run, RunStatus
-from alcove.sessions.model import Json, Session
+from alcove.sessions.model import Session
+from alcove.values import Json
 
 
 @click.command(short_help="Run an agent on MESSAGE in a session and show what it says.")

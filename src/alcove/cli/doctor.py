@@ -23,8 +23,8 @@ from alcove.database.migrating import migrations
 from alcove.database.op import Statement, Steps
 from alcove.errors import AgentUnavailableError, AlcoveError, ConfigurationError, DatabaseError
 from alcove.hub import Alcove, open as open_hub
-from alcove.sessions.model import Json
 from alcove.settings import Settings
+from alcove.values import Json
 from alcove.workspaces.base import Base, installation as installed
 
 Section: TypeAlias = dict[str, Json]
@@ -104,7 +104,7 @@ class Examination:
             self._database["state"] = "in memory" if memory else "none yet; `alcove serve` or `alcove create` makes one"
             return
         bare = msgspec.structs.replace(self._settings, agents={})
-        async with open_hub(self._settings.database, settings=bare) as hub:
+        async with open_hub(settings=bare, folders=False) as hub:
             self._installation = hub.installation
             self._database["schema"] = migrations()[-1].version
             self._database["durability"] = await hub.database.durability()
@@ -170,7 +170,7 @@ async def _probing(settings: Settings) -> AsyncGenerator[Alcove]:
             database="memory://",
             agents={},
         )
-        async with open_hub(trial.database, settings=trial) as hub:
+        async with open_hub(settings=trial, folders=False) as hub:
             yield hub
 
 

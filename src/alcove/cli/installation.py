@@ -95,7 +95,7 @@ async def opened(*, start: bool = False, folders: bool = True) -> AsyncGenerator
     if not output.debugging():
         # What goes wrong is said once, by the command.
         logging.getLogger("alcove").addHandler(logging.NullHandler())
-    async with open_hub(None if folders else found.database, settings=found) as hub:
+    async with open_hub(settings=found, folders=folders) as hub:
         yield hub
 
 

@@ -15,7 +15,8 @@ from alcove.errors import InvalidError
 from alcove.hub import Alcove
 from alcove.lifecycle.service import Receipt
 from alcove.sessions import queries
-from alcove.sessions.model import Json, Metadata, Session, Status
+from alcove.sessions.model import Session, Status
+from alcove.values import Json, Metadata
 from alcove.workspaces import queries as workspaces
 
 _LAST = 5  # messages and runs in `detail`

@@ -9,8 +9,9 @@ from alcove.cli import output
 from alcove.clock import Micros, instant, seconds
 from alcove.messages.model import Message
 from alcove.runs.model import Run
-from alcove.sessions.model import Json, Session, Status
+from alcove.sessions.model import Session, Status
 from alcove.settings import Settings
+from alcove.values import Json
 from alcove.workspaces.model import Usage
 
 _SHOWN_CHARS = 200  # of a message in a table

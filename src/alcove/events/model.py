@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from alcove.clock import Micros
-from alcove.sessions.model import Json
+from alcove.values import Json
 
 FINISHED: Final = "run.finished"  # always the last event of a run
 GAP: Final = "gap"
@@ -29,7 +29,7 @@ class Event(msgspec.Struct, frozen=True):
     created_us: Micros
 
 
-class Entry(msgspec.Struct, frozen=True):
+class NewEvent(msgspec.Struct, frozen=True):
     """An event before it has a number."""
 
     type: str

@@ -8,10 +8,10 @@ import msgspec
 
 from alcove.clock import Micros
 from alcove.database.op import Statement, Steps
-from alcove.events.model import FINISHED, GAP, Entry, Event
+from alcove.events.model import FINISHED, GAP, Event, NewEvent
 
 
-def insert(now: Micros, run_id: str, first: int, entries: Sequence[Entry]) -> Statement:
+def insert(now: Micros, run_id: str, first: int, entries: Sequence[NewEvent]) -> Statement:
     """Return the statement that writes events from number `first` on."""
     return Statement(
         "INSERT INTO events (run_id, n, type, data, created_at) VALUES (?, ?, ?, ?, ?)",
@@ -23,7 +23,7 @@ def insert(now: Micros, run_id: str, first: int, entries: Sequence[Entry]) -> St
     )
 
 
-def add_last(now: Micros, run_id: str, entry: Entry) -> Steps[None]:
+def add_last(now: Micros, run_id: str, entry: NewEvent) -> Steps[None]:
     """Write an event after all others, for a run that nobody looks after any more."""
     [[last]] = yield Statement("SELECT COALESCE(MAX(n), 0) FROM events WHERE run_id = ?", (run_id,))
     yield insert(now, run_id, last + 1, [entry])

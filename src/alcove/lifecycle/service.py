@@ -18,8 +18,9 @@ from alcove.messages.service import Messages
 from alcove.runs.model import Reply
 from alcove.runs.service import Runs
 from alcove.sessions import queries as session_queries
-from alcove.sessions.model import Changes, Metadata, Page, Session
+from alcove.sessions.model import Changes, Page, Session
 from alcove.sessions.service import Sessions
+from alcove.values import Metadata
 from alcove.workspaces.service import Workspaces
 
 _log = logging.getLogger("alcove.sessions")

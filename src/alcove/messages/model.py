@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from alcove.clock import Micros, instant
-from alcove.sessions.model import Json, Metadata
+from alcove.values import Json, Metadata
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 Part: TypeAlias = dict[str, Json]

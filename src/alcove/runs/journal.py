@@ -13,7 +13,7 @@ from collections import deque
 
 from alcove import limits
 from alcove.database.op import Database
-from alcove.events.model import Entry
+from alcove.events.model import NewEvent
 from alcove.events.service import Events
 from alcove.runs import queries
 from alcove.sessions.heads import Fence
@@ -86,13 +86,13 @@ class Journal:
         self._closed = True
         self._changed.set()
 
-    async def _write(self, entries: list[Entry]) -> None:
+    async def _write(self, entries: list[NewEvent]) -> None:
         dropped = self._account(entries)
         await self._database.write(queries.journal, self._session_id, self._fence, self.next, entries, dropped)
         self.next += len(entries)
         self._events.wake(self._fence.run_id)
 
-    def _account(self, entries: list[Entry]) -> tuple[int, int] | None:
+    def _account(self, entries: list[NewEvent]) -> tuple[int, int] | None:
         """Count what is about to be written; return the numbers between which events are to be forgotten."""
         for n, entry in enumerate(entries, self.next):
             size = len(str(entry.data["text"]).encode())
@@ -109,15 +109,15 @@ class Journal:
         return (self._head_end, gone + 1) if gone else None
 
 
-def _batches(pieces: list[tuple[str, str]]) -> list[list[Entry]]:
+def _batches(pieces: list[tuple[str, str]]) -> list[list[NewEvent]]:
     """Return pieces as output events of at most `limits.EVENT_BYTES`, a few to a transaction."""
-    entries: list[Entry] = []
+    entries: list[NewEvent] = []
     parts: list[str] = []
     size, last = 0, ""
 
     def cut() -> None:
         if parts:
-            entries.append(Entry("output", {"stream": last, "text": "".join(parts)}))
+            entries.append(NewEvent("output", {"stream": last, "text": "".join(parts)}))
             parts.clear()
 
     # A character takes at most four bytes.

@@ -10,7 +10,7 @@ from alcove.database.idempotency import Once, remember
 from alcove.database.op import Statement, Steps, Value
 from alcove.errors import RunNotFoundError
 from alcove.events import queries as events
-from alcove.events.model import FINISHED, Entry
+from alcove.events.model import FINISHED, NewEvent
 from alcove.messages import queries as messages
 from alcove.messages.model import Stored
 from alcove.runs.model import TURN_ENDS, Ending, NewRun, Run, RunPage, RunStatus
@@ -69,8 +69,8 @@ def start(now: Micros, new: NewRun, message: Stored, request: Once | None) -> St
         (new.id, new.session_id, turn, new.agent, fence.epoch, new.holder, lost.tree if lost else "")
         + (new.authority_json, new.digest, now),
     )
-    queued = Entry("run.queued", {"run_id": new.id, "session_id": new.session_id, "agent": new.agent})
-    said = Entry("message", {"seq": seq, "turn": turn, "role": "user"})
+    queued = NewEvent("run.queued", {"run_id": new.id, "session_id": new.session_id, "agent": new.agent})
+    said = NewEvent("message", {"seq": seq, "turn": turn, "role": "user"})
     yield events.insert(now, new.id, 1, [queued, said])
     started = Started(new.id, new.session_id, fence.epoch, turn, seq, lost)
     if request:
@@ -101,8 +101,8 @@ def _close(now: Micros, session_id: str, run_id: str, turn: int, ending: Ending,
     )
 
 
-def _finished(ending: Ending) -> Entry:
-    return Entry(FINISHED, {"status": ending.status, "exit_code": ending.exit_code, "error": ending.error})
+def _finished(ending: Ending) -> NewEvent:
+    return NewEvent(FINISHED, {"status": ending.status, "exit_code": ending.exit_code, "error": ending.error})
 
 
 def launched(now: Micros, started: Started, fence: Fence, tree: str, rung: str, guarantees: str, n: int) -> Steps[None]:
@@ -111,7 +111,7 @@ def launched(now: Micros, started: Started, fence: Fence, tree: str, rung: str, 
     yield Statement(
         "UPDATE runs SET tree = ?, rung = ?, guarantees = ? WHERE id = ?", (tree, rung, guarantees, started.run_id)
     )
-    yield events.insert(now, started.run_id, n, [Entry("run.started", {"run_id": started.run_id, "rung": rung})])
+    yield events.insert(now, started.run_id, n, [NewEvent("run.started", {"run_id": started.run_id, "rung": rung})])
 
 
 def renew(now: Micros, session_id: str, fence: Fence) -> Steps[bool]:
@@ -122,7 +122,7 @@ def renew(now: Micros, session_id: str, fence: Fence) -> Steps[bool]:
 
 
 def journal(
-    now: Micros, session_id: str, fence: Fence, n: int, entries: list[Entry], dropped: tuple[int, int] | None
+    now: Micros, session_id: str, fence: Fence, n: int, entries: list[NewEvent], dropped: tuple[int, int] | None
 ) -> Steps[None]:
     """Write events of a live run; those between the two numbers of `dropped`, both exclusive, are forgotten."""
     yield from heads.take(now, session_id, 0, 0, fence)
@@ -137,12 +137,12 @@ def finish(
     """End a run: answer appended, turn closed, sizes recorded, lease released. Fenced by the epoch."""
     count = 0 if answer is None else 1
     seq, _ = yield from heads.take(now, started.session_id, count, 0, fence)
-    entries: list[Entry] = []
+    entries: list[NewEvent] = []
     if ending.files is not None:
-        entries.append(Entry("files", {"changed": list(ending.files)}))
+        entries.append(NewEvent("files", {"changed": list(ending.files)}))
     if answer is not None:
         yield messages.insert(now, started.session_id, seq, [started.turn], [answer])
-        entries.append(Entry("message", {"seq": seq, "turn": started.turn, "role": answer.role}))
+        entries.append(NewEvent("message", {"seq": seq, "turn": started.turn, "role": answer.role}))
     yield from _close(now, started.session_id, started.run_id, started.turn, ending, seq if answer else 0)
     yield events.insert(now, started.run_id, n, [*entries, _finished(ending)])
     if taken is not None:

@@ -20,7 +20,7 @@ from alcove.runs.journal import Journal
 from alcove.runs.model import Ending, Run, RunStatus
 from alcove.runs.queries import Started
 from alcove.sessions.heads import Fence
-from alcove.sessions.model import Metadata
+from alcove.values import Metadata
 from alcove.workspaces.model import Usage
 
 _log = logging.getLogger("alcove.runs")

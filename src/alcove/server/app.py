@@ -9,7 +9,7 @@ from typing import Final, final
 import msgspec
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from alcove import ids
 from alcove.clock import SystemClock
@@ -50,6 +50,8 @@ class App:
         """Answer one request."""
         if scope["type"] != "http":
             return await _decline(scope, receive, send)
+        if scope["method"] == "HEAD":
+            send = _without_body(send)
         begun = _now()
         call = Call(self._site, scope, receive)
         try:
@@ -139,7 +141,7 @@ async def _send(call: Call, answer: object, send: Send) -> None:
         body = _encode(answer)
         head += [_JSON, (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": call.status, "headers": head})
-    await send({"type": "http.response.body", "body": b"" if call.scope["method"] == "HEAD" else body})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def _send_problem(call: Call, told: Problem, send: Send, *, allow: object = None) -> None:
@@ -154,11 +156,17 @@ async def _send_problem(call: Call, told: Problem, send: Send, *, allow: object 
     if lingering:
         head.append(_CLOSE)
     await send({"type": "http.response.start", "status": call.status, "headers": head})
-    body = b"" if call.scope["method"] == "HEAD" else body
     await send({"type": "http.response.body", "body": body, "more_body": lingering})
     if lingering:
         await call.discard()
         await send({"type": "http.response.body", "body": b""})
+
+
+def _without_body(send: Send) -> Send:
+    async def bare(message: Message) -> None:
+        await send(message if message["type"] != "http.response.body" else {**message, "body": b""})
+
+    return bare
 
 
 def _request_id(call: Call) -> tuple[bytes, bytes]:

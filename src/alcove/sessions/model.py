@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
 from alcove.clock import Micros, instant
-
-if TYPE_CHECKING:
-    Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
-else:
-    # msgspec reads annotations at run time and cannot follow a recursive alias; it decodes JSON and nothing else.
-    Json = Any
-Metadata: TypeAlias = dict[str, Json]
-Scalar: TypeAlias = str | int | float | bool | None
+from alcove.values import Metadata
 
 
 class Status(StrEnum):

@@ -14,8 +14,9 @@ from alcove.errors import (
     SessionNotFoundError,
     VersionMismatchError,
 )
-from alcove.sessions.model import Changes, Filters, Metadata, NewSession, Page, Session
+from alcove.sessions.model import Changes, Filters, NewSession, Page, Session
 from alcove.sessions.rules import decode_cursor, encode_cursor, encode_metadata, ttl_us
+from alcove.values import Metadata
 
 _COLUMNS = """s.id, s.tenant, s.app, s.user_id, s.key, s.parent_id, s.root_id, s.depth, s.title, s.agent, s.metadata,
     s.pinned, s.ttl, s.version, s.created_at, h.last_seq, h.message_count, h.turn_count, h.child_count,

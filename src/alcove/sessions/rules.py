@@ -10,7 +10,8 @@ import msgspec
 
 from alcove import ids, limits
 from alcove.errors import InvalidError, TooLargeError
-from alcove.sessions.model import Filters, Json, Metadata, NewSession, Scalar, Status
+from alcove.sessions.model import Filters, NewSession, Status
+from alcove.values import Json, Metadata, Scalar
 
 _ORDERED = msgspec.json.Encoder(order="sorted")
 

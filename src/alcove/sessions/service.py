@@ -9,7 +9,8 @@ from alcove.clock import instant
 from alcove.database.idempotency import Once, once, write_once
 from alcove.database.op import Database
 from alcove.sessions import queries, rules
-from alcove.sessions.model import Changes, Filters, Metadata, NewSession, Page, Session, Summary
+from alcove.sessions.model import Changes, Filters, NewSession, Page, Session, Summary
+from alcove.values import Metadata
 
 
 class Sessions:

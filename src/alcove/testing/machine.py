@@ -26,9 +26,10 @@ from alcove.errors import (
 from alcove.messages.model import Draft, Role
 from alcove.messages.service import Messages
 from alcove.sessions import queries
-from alcove.sessions.model import Changes, Metadata
+from alcove.sessions.model import Changes
 from alcove.sessions.service import Sessions
 from alcove.testing.rows import idle
+from alcove.values import Metadata
 
 T = TypeVar("T")
 _TTL_S = 600.0

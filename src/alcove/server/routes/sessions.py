@@ -17,7 +17,8 @@ from alcove.errors import (
 from alcove.server.call import Call
 from alcove.server.route import Route
 from alcove.server.routes.views import Paging, SessionPage, SessionView, Unset, given, session_view
-from alcove.sessions.model import Changes, Metadata, Scalar, Session, Summary
+from alcove.sessions.model import Changes, Session, Summary
+from alcove.values import Metadata, Scalar
 
 UNSET = msgspec.UNSET
 

@@ -11,7 +11,8 @@ from alcove.clock import seconds
 from alcove.messages.model import Message, Part, Turn
 from alcove.runs.model import Run
 from alcove.server.call import Call
-from alcove.sessions.model import Metadata, Session
+from alcove.sessions.model import Session
+from alcove.values import Metadata
 
 T = TypeVar("T")
 Unset = msgspec.UnsetType

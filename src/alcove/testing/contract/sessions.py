@@ -20,9 +20,10 @@ from alcove.errors import (
     TooLargeError,
     VersionMismatchError,
 )
-from alcove.sessions.model import Changes, Metadata
+from alcove.sessions.model import Changes
 from alcove.sessions.service import Sessions
 from alcove.testing.rows import execute, idle
+from alcove.values import Metadata
 
 BAD_IDS = (
     "",
