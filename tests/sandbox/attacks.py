@@ -62,7 +62,8 @@ def neighbour(folder: str) -> None:
 
 def attempts(target: dict[str, Any]) -> dict[str, Callable[[], object]]:
     """Every attempt by its name."""
-    folder, secret = target["folder"], f"{target['folder']}/secret"
+    folder: str = target["folder"]
+    secret = f"{folder}/secret"
     tries: dict[str, Callable[[], object]] = {
         "read": lambda: _read(secret),
         "list": lambda: os.listdir(folder),

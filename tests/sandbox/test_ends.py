@@ -110,9 +110,6 @@ async def test_end_tree_ends_a_tree_whose_supervisor_does_not_answer(
     world: World, broken: Callable[[str], Spawner]
 ) -> None:
     token = new_token()
-    spawner = broken(
-        "from alcove.sandbox import supervisor; supervisor._attend = lambda _: __import__('time').sleep(999)"
-    )
     policy = world.policy("/bin/sh", "-c", EVERYTHING.format(token=token) + f"sleep {token}")
     process = await broken(DEAF).start(policy.plan(world.sandbox.rung), b"")
     await until(lambda: len(sleepers(token)) == SLEEPERS)

@@ -96,11 +96,11 @@ def test_paths_are_absolute_from_where_they_were_written(tmp_path: Path, monkeyp
     settings = read(
         folder,
         'base = "w"\ndatabase = "sqlite:///d/a.db"\n[sandbox]\nread = ["tools", "~/bin", "/usr/../opt"]',
-        {"ALCOVE_HOME": "./state", "HOME": "/root"},
+        {"ALCOVE_HOME": "./state", "HOME": "/person"},
     )
     assert settings.base == folder / "w"
     assert settings.database == f"sqlite:///{folder}/d/a.db"
-    assert settings.read == (folder / "tools", Path("/opt/bin"), Path("/opt"))
+    assert settings.read == (folder / "tools", Path("/person/bin"), Path("/opt"))
     assert settings.home == here / "state"
 
 

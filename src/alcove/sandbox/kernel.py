@@ -107,13 +107,11 @@ def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> No
 
 def copy_tree(path: str, attributes: int) -> int:
     """Return a descriptor of a detached copy of the mounts at and below `path`, with `attributes` (MS_*) added."""
-    flags = _OPEN_TREE_CLONE | _AT_RECURSIVE | os.O_CLOEXEC
-    tree = call("open_tree", _AT_FDCWD, os.fsencode(path), flags)
     try:
+        tree = call("open_tree", _AT_FDCWD, os.fsencode(path), _OPEN_TREE_CLONE | _AT_RECURSIVE | os.O_CLOEXEC)
         set_attributes(tree, attributes)
-    except OSError:
-        os.close(tree)
-        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
     return tree
 
 

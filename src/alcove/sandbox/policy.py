@@ -68,8 +68,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         for text in (*self.argv, *self.env, *self.env.values()):
             if "\0" in text:
                 raise InvalidError("an argument or variable holds NUL", field="argv", remedy="remove it")
-        if name := next((name for name in self.env if not name or "=" in name), None):
-            raise InvalidError(f"{name!r} cannot be the name of a variable", field="env", remedy="rename it")
+        for name in self.env:
+            if not name or "=" in name:
+                raise InvalidError(f"{name!r} cannot be the name of a variable", field="env", remedy="rename it")
         for path in (self.cwd, *self.write, *self.read):
             if os.path.normpath(path) != path or not path.startswith("/") or path == "/":
                 raise ConfigurationError(f"{path!r} cannot be granted", remedy="give an absolute path without '..'")

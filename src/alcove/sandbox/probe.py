@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from alcove.errors import AlcoveError
+from alcove.errors import AlcoveError, ConfigurationError
 from alcove.sandbox import processes
 from alcove.sandbox.attempts import Errand, Target
 from alcove.sandbox.plan import Rung
@@ -101,7 +101,10 @@ async def _neighbour(spawner: Spawner, canary: Path | None, uid: int | None) -> 
     """A session that is not protected, with a file, a process, sockets and shared memory, and the server's process."""
     with _folder(canary, uid) as folder:
         errand = Errand(folder=folder, token=f"alcove-{secrets.token_hex(8)}", target=None)
-        process = await _start(spawner, "none", folder, uid, errand)
+        try:
+            process = await _start(spawner, "none", folder, uid, errand)
+        except ConfigurationError:  # leased uids cannot get there, which each rung has to cope with by itself
+            process = await _start(spawner, "none", folder, None, errand)
         try:
             target = _TARGET.decode(await _line(process))
             own = os.getpid()

@@ -202,8 +202,9 @@ class Spawner:
                 os.close(one)
         try:
             await process.started()
-        except asyncio.CancelledError:
-            self.tell({"kill": order["id"]})
+        except BaseException:
+            process.close()
+            self.tell({"kill": order["id"]})  # it may be starting still, when it is we who were cancelled
             raise
         return process
 

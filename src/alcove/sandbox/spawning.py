@@ -4,10 +4,10 @@ Standard library only. It is executed by the server with an empty environment an
 it never holds what a run is given, only which processes are running. When the server ends, however, the spawner ends,
 and by their parent-death signals so do all trees.
 
-Messages are JSON, one per datagram. To it: an `Order` with four descriptors (plan, stdin, stdout, stderr),
-and `{WORD: id}`, a word being `ask` (the program is sent SIGTERM), `kill` (the supervisor ends the tree) or `force` (the
-supervisor is killed, and the tree with it). From it: `{"ready": pid}`, and for each order either `{"id", "failed": Failure}`, or
-`{"id", "started": pid, "start_time"}` and later `{"id", "ended": exit code or None}`.
+Messages are JSON, one per datagram. To it: an `Order` with four descriptors (plan, stdin, stdout, stderr), and
+`{WORD: id}`: `ask` sends the program SIGTERM, `kill` has the supervisor end the tree, `force` kills the supervisor.
+From it: `{"ready": pid}`, and for each order either `{"id", "failed": Failure}`, or `{"id", "started": pid,
+"start_time"}` and later `{"id", "ended": exit code or None}`.
 """
 
 from __future__ import annotations

@@ -77,6 +77,9 @@ class Route:
         self.no_query = self._default_query()
         self.text = inspect.getdoc(handler) or ""
 
+    def __repr__(self) -> str:
+        return f"{self.method} {self.path}"
+
     @property
     def parameters(self) -> list[str]:
         """Names of the parameters in the path."""
