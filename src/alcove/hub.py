@@ -87,7 +87,6 @@ class Alcove:
             rung=self.settings.rung,
             minimum=None if minimum is None else frozenset(minimum),
             canary=self.settings.base,
-            uids=_leases_uids(self.settings),
             cache=self.settings.home / "probes.json",
         )
 
@@ -134,7 +133,7 @@ async def open(  # noqa: A001 - `alcove.open` is the name that a newcomer guesse
                 folder=settings.base,
                 home=settings.home,
                 installation=installation,
-                leased_uids=_leases_uids(settings),
+                leased_uids=os.geteuid() == 0,
             )
             stack.push_async_callback(places.close)
         hub = Alcove(settings, opened, installation, places)
@@ -154,11 +153,6 @@ def _settings(database: str | None, workspaces: str | os.PathLike[str] | None, t
     if workspaces is not None:
         overrides["base"] = os.fspath(workspaces)
     return load(overrides=overrides)
-
-
-def _leases_uids(settings: Settings) -> bool:
-    """Return whether each session's programs run under a uid of their own: what the sandbox proves must be so."""
-    return os.geteuid() == 0 and settings.rung != "none"
 
 
 def _make_home(home: Path) -> None:

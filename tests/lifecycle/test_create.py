@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from alcove.errors import AlreadyExistsError, SessionNotFoundError, StorageError
+from alcove.errors import AlcoveError, AlreadyExistsError, SessionNotFoundError, StorageError
 from alcove.hub import Alcove
 from alcove.testing.rows import execute
 from runs.world import rows_with
@@ -58,6 +58,22 @@ async def test_a_folder_that_cannot_be_made_takes_its_session_back(hub: Alcove, 
     )
     assert again.id == "taken"
     assert (folder / "taken").is_dir()
+
+
+async def test_a_folder_that_was_there_before_is_not_taken_back(
+    hub: Alcove, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "adopted").mkdir()
+    (folder / "adopted" / "file").write_text("x")
+    homes = folder.parent / ".alcove" / "homes"
+    (homes / "adopted").write_text("no folder")
+    with pytest.raises(AlcoveError):
+        await hub.sessions.create(session_id="adopted")
+    assert await hub.sessions.find("adopted") is None
+    assert (folder / "adopted" / "file").read_text() == "x"
+    (homes / "adopted").unlink()
+    session = await hub.sessions.create(session_id="adopted")
+    assert (await session.chat("ls")).text == "file"
 
 
 async def test_a_repetition_never_takes_back_what_was_created_before(

@@ -50,10 +50,8 @@ def test_a_tree_of_its_own_may_lie_in_the_base_but_not_be_or_hold_it(places: dic
         policy(write=(places[path],), hide=hidden(places)).check()
 
 
-@pytest.mark.parametrize("folder", SYSTEM)
+@pytest.mark.parametrize("folder", [path for path in SYSTEM if os.path.exists(path)])
 def test_a_base_that_every_run_could_read_is_refused(folder: str) -> None:
-    if not os.path.exists(folder):
-        pytest.skip("this machine has no such folder")
     with pytest.raises(ConfigurationError, match="would show"):
         policy(hide=(f"{folder}/alcove/sessions",)).check()
 

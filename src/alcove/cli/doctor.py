@@ -146,8 +146,10 @@ class Examination:
 
     async def _examine_agents(self) -> None:
         catalog = Catalog(self._settings.agents, file=self._settings.file)
-        self._agents = catalog.describe()
-        default = catalog.get(self._settings.agent).info()
+        async with _probing(self._settings) as hub:
+            self._agents = [await hub.workshop.check(catalog.get(info.name)) for info in catalog.describe()]
+        catalog.get(self._settings.agent)
+        [default] = [info for info in self._agents if info.name == self._settings.agent]
         if not default.available:
             raise AgentUnavailableError(
                 f"agent {default.name!r}, the default, cannot run: {default.reason}",

@@ -165,10 +165,17 @@ class Lifecycle(Sessions):
             if self._workspaces:
                 await self._workspaces.ensure(session.id)
         except Exception:
-            await self.delete(session.id, purge=True)
-            if request:
-                await self._database.write(queries.uncreate, request.scope, request.key)
+            await self._take_back(session.id, request)
             raise
+
+    async def _take_back(self, session_id: str, request: Once | None) -> None:
+        await self._database.write(session_queries.trash, session_id, ids.new_id(), 1)
+        if self._workspaces:
+            await self._workspaces.unmake(session_id)
+        while (await self._database.write(queries.purge, session_id, limits.PURGE_ROWS)).more:
+            pass
+        if request:
+            await self._database.write(queries.uncreate, request.scope, request.key)
 
     async def spawn(
         self,

@@ -10,13 +10,14 @@ from pathlib import Path
 import msgspec
 
 from alcove import ids, limits
-from alcove.agents.base import AgentContext, Line, Prompt
+from alcove.agents.base import AgentContext, AgentInfo, Line, Prompt
 from alcove.agents.catalog import Agent
 from alcove.agents.command import CommandAgent
 from alcove.agents.function import FunctionAgent
 from alcove.errors import ConfigurationError, LaunchError
 from alcove.messages.service import Messages
 from alcove.runs import holder
+from alcove.runs.checks import check
 from alcove.runs.grants import Authority, for_program
 from alcove.runs.model import RunStatus
 from alcove.runs.place import RunFolder, environment
@@ -124,6 +125,11 @@ class Workshop:
         authority = for_program(agent.name, invocation, write, timeout_s)
         await asyncio.to_thread(folder.make, owner=uid)
         return self._job(authority, program.run, look, program.clean)
+
+    async def check(self, agent: Agent) -> AgentInfo:
+        """Return an agent, available only when its program was found and its own check succeeded."""
+        sandbox = await self.sandbox()
+        return await check(agent, sandbox, home=self._home, environ=self._environ, hide=self._hide, read=self._read)
 
     async def clear(self, lost: Lost) -> None:
         """End what a lost run has left: its processes, then its folder.

@@ -233,10 +233,10 @@ class Call:
                 raise ClientDisconnect
             chunk: bytes = message.get("body", b"")
             more = message.get("more_body", False)
+            self._unread = more
             size += len(chunk)
             if size > limit_bytes:
                 raise _too_long(limit_bytes)
-            self._unread = more
             until = now() + limits.BODY_TIMEOUT_S if patient else until
             yield chunk
 

@@ -124,7 +124,7 @@ class Router:
             below = node.below.get(parts[index])
             if below is None:
                 below = node.any
-                if below is None or not parts[index]:
+                if below is None or not (parts[index] or node.rest):
                     raise no_path()
                 if node.rest:
                     found[node.name] = _text(b"/".join(parts[index:]))

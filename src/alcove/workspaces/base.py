@@ -198,7 +198,9 @@ class Base:
         """Remove one workspace, from a trashing and from its place. May be repeated; raises what `purge` does."""
         name, trashing = ids.session_id(session_id), ids.session_id(trash_id, field="trash_id")
         with translated(name):
-            kept = remove(self._root, os.fsencode(name))
+            kept = Removed(files=0, folders=0, size_bytes=0)
+            if self.exists(name):
+                kept = remove(self._root, os.fsencode(name))
             try:
                 folder = os.open(trashing, _FOLDER, dir_fd=self._trash)
             except FileNotFoundError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterable
@@ -14,10 +13,10 @@ from typing import TypeVar
 from alcove import ids, limits
 from alcove.clock import SECOND, Micros
 from alcove.database.op import Database
-from alcove.errors import AlcoveError, ConfigurationError, SessionNotFoundError
+from alcove.errors import AlcoveError, SessionNotFoundError
 from alcove.sessions import heads
 from alcove.sessions.heads import Fence
-from alcove.workspaces import queries
+from alcove.workspaces import queries, uids
 from alcove.workspaces.base import Base
 from alcove.workspaces.failures import translated
 from alcove.workspaces.model import File, Listing, Removed, Usage
@@ -27,10 +26,6 @@ from alcove.workspaces.tree import Tree
 T = TypeVar("T")
 
 _log = logging.getLogger("alcove.workspaces")
-
-# Above what systemd and container tools hand out (uids from 1879048192 on are nobody's: systemd.io/UIDS-GIDS);
-# each installation takes one of 4096 slots by its id, so that two of them on a machine rarely share uids.
-_UIDS_FIRST, _UIDS_SLOT, _UIDS_SLOTS = 1_879_048_192, 65_536, 4096
 
 
 class Workspaces:
@@ -49,7 +44,7 @@ class Workspaces:
     ) -> None:
         self._database = database
         self.folder = folder
-        self._uids = _uid_range(installation) if leased_uids else None
+        self._uids = uids.leasable(installation) if leased_uids else None
         self._base = Base.open(str(folder), installation, shared=leased_uids)
         self._homes = home / "homes"
         self._changes: set[asyncio.Task[object]] = set()
@@ -140,6 +135,12 @@ class Workspaces:
         """Move a workspace into a trashing; False when there was no folder."""
         return await asyncio.to_thread(self._base.trash, session_id, trash_id)
 
+    async def unmake(self, session_id: str) -> None:
+        """Take back what `ensure` made for a session that came to nothing; a folder that holds something stays."""
+        await asyncio.to_thread(self._unmake, session_id)
+        if not self._base.exists(session_id):
+            await self._database.write(queries.forget, session_id)
+
     async def purge(self, session_id: str, trash_id: str) -> Removed:
         """Remove a session's workspace and home for good, then give its uid back. May be repeated."""
         removed = await asyncio.to_thread(self._purge, session_id, trash_id)
@@ -207,26 +208,3 @@ class Workspaces:
                 await self._database.write(heads.renew, session_id, fence, lease)
             except AlcoveError:
                 _log.warning("lease not renewed", exc_info=True, extra={"session_id": session_id})
-
-
-def _uid_range(installation: str) -> tuple[int, int]:
-    """Return the uids that this installation leases, both inclusive.
-
-    Raises:
-        ConfigurationError: The user namespace that this server runs in has too few uids.
-    """
-    slot = int.from_bytes(hashlib.sha256(installation.encode()).digest()[:4], "big") % _UIDS_SLOTS
-    first = _UIDS_FIRST + slot * _UIDS_SLOT
-    mapped = [line.split() for line in Path("/proc/self/uid_map").read_text("ascii").splitlines()]
-    ranges = [(int(start), int(start) + int(count) - 1) for start, _, count in mapped]
-    if any(low <= first and first + _UIDS_SLOT - 1 <= high for low, high in ranges):
-        return first, first + _UIDS_SLOT - 1
-    # A rootless container has few uids: the upper half of what it has, where its own users are not.
-    low, high = max(ranges, key=lambda pair: pair[1] - pair[0])
-    if high - low < limits.UIDS_MIN:
-        raise ConfigurationError(
-            f"this server is root with {high - low + 1} uids",
-            limit=limits.UIDS_MIN,
-            remedy="run it as an ordinary user, or in a container that maps 65,536 uids",
-        )
-    return low + (high - low) // 2, high - 1
