@@ -77,6 +77,7 @@ JSON_DEPTH: Final = 64
 BODY_TIMEOUT_S: Final = 30
 DRAIN_S: Final = 10  # how long a stopping server waits for runs before it cancels them
 SSE_HEARTBEAT_S: Final = 15
+LAST_ANSWERS_S: Final = 5  # how long it then waits for answers to be taken, before it hangs up
 SSE_RETRY_MS: Final = 2000  # how long a browser waits before it opens a broken stream again
 HEAD_BYTES: Final = 64 * KIB  # request line and headers; longer ones are no browser's
 LINGER_S: Final = 2  # how long a refused body is still taken, so that its sender hears why

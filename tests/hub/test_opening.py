@@ -117,11 +117,11 @@ async def test_two_hubs_in_one_process_share_an_installation(hub: Alcove, folder
 
 
 async def test_everything_closes_also_when_the_body_fails(folder: Path) -> None:
-    with pytest.raises(ZeroDivisionError):
-        async with alcove.hub.open(workspaces=folder) as hub:
-            session = await hub.sessions.create()
-            run = await hub.runs.start(session.id, "sleep 1000")
-            raise ZeroDivisionError
+    opening = alcove.hub.open(workspaces=folder)
+    hub = await opening.__aenter__()
+    session = await hub.sessions.create()
+    run = await hub.runs.start(session.id, "sleep 1000")
+    assert not await opening.__aexit__(ZeroDivisionError, ZeroDivisionError(), None)
     for late in (hub.sessions.create(), hub.runs.get(run.id), hub.messages.last(session.id)):
         with pytest.raises(ClosedError):
             await late

@@ -16,7 +16,8 @@ from alcove.hub import Alcove
 from alcove.testing.rows import execute
 from runs.world import rows_with
 
-UNSHARE = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
+# Not as root of a namespace with a single uid, which is no place for a server.
+UNSHARE = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-current-user", "--keep-caps"])]
 
 
 async def test_a_session_has_a_folder_and_a_home_of_its_own(hub: Alcove, folder: Path) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import alcove.hub
 from alcove import limits
-from alcove.errors import AlcoveError, ConflictError, SessionNotFoundError, StorageError
+from alcove.errors import ConflictError, FileMissingError, SessionNotFoundError, StorageError
 from alcove.hub import Alcove
 from alcove.lifecycle import queries
 from alcove.lifecycle.service import Handle
@@ -184,12 +185,12 @@ async def test_an_interrupted_purge_is_finished_by_purging_again(
         await hub.workspaces.write(session.id, "file", b"x")  # pyright: ignore[reportOptionalMemberAccess]
     write, left = hub.database.write, [at]
 
-    async def failing(operation: object, *arguments: object, **more: object) -> object:
+    async def failing(operation: Any, *arguments: Any, **more: Any) -> Any:
         if operation is queries.purge:
             if not left[0]:
                 raise StorageError("the power is gone")
             left[0] -= 1
-        return await write(operation, *arguments, **more)  # pyright: ignore
+        return await write(operation, *arguments, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(hub.database, "write", failing)
@@ -236,8 +237,10 @@ async def test_a_session_that_is_used_while_it_is_deleted_leaves_nothing(
                 await session.append_turn("a", "b")
             except SessionNotFoundError:
                 return
-            except AlcoveError as error:
-                assert error.retryable or isinstance(error, ConflictError), error
+            except ConflictError:
+                continue  # busy, or its folder has just gone
+            except FileMissingError:
+                continue
 
     ids: list[str] = []
     for number in range(8):

@@ -31,7 +31,10 @@ ESCAPES = {
 
 
 @pytest.mark.parametrize("escape", ESCAPES)
-async def test_the_whole_tree_ends_with_its_run(hub: Alcove, session: Handle, escape: str) -> None:
+async def test_the_whole_tree_ends_with_its_run(
+    hub: Alcove, session: Handle, escape: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "KILL_GRACE_S", 0.2)
     await _ends_whole(hub, session, escape, None)
 
 

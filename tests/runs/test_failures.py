@@ -101,12 +101,12 @@ async def test_a_machine_below_the_minimum_runs_nothing(
 
 
 async def test_a_minimum_that_the_chosen_rung_lacks_is_enforced(folder: Path) -> None:
-    settings = load(overrides={"base": str(folder), "sandbox.rung": "none", "sandbox.minimum": ["file_read"]})
+    settings = load(overrides={"base": str(folder), "sandbox.rung": "none", "sandbox.minimum": ["network"]})
     async with alcove.hub.open(settings=settings) as hub:
         session = await hub.sessions.create()
         with pytest.raises(GuaranteeError) as caught:
             await session.chat("true")
-        assert caught.value.details["missing"] == "file_read"
+        assert caught.value.details["missing"] == "network"
         await _nothing(hub, session)
 
 
@@ -239,6 +239,7 @@ async def test_an_end_that_cannot_be_written_at_first_is_tried_again(
     assert (await session.chat("echo patience")).text == "patience"
 
 
+@pytest.mark.long
 async def test_an_end_that_cannot_be_written_at_all_is_the_caller_s_error(
     hub: Alcove, session: Handle, monkeypatch: pytest.MonkeyPatch, short_lease: None, caplog: pytest.LogCaptureFixture
 ) -> None:

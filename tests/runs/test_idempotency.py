@@ -30,7 +30,7 @@ async def test_another_body_under_the_same_key_is_an_error(
 ) -> None:
     run = await hub.runs.start(session.id, "echo one", idempotency_key="key")
     with pytest.raises(IdempotencyError):
-        await hub.runs.start(**{"session_id": session.id, "message": "echo one", "idempotency_key": "key", **change})
+        await hub.runs.start(session.id, change.pop("message", "echo one"), idempotency_key="key", **change)
     await hub.runs.reply(run.id)
 
 

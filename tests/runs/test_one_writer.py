@@ -112,6 +112,7 @@ async def test_a_file_write_keeps_its_lease_and_outlives_its_caller(
     assert (await session.chat("cat slow")).text == "whole"
 
 
+@pytest.mark.long
 async def test_a_run_renews_its_lease(hub: Alcove, session: Handle, short_lease: None) -> None:
     run = await hub.runs.start(session.id, "sleep 1000")
     taken = await _lease_until(hub, session)

@@ -70,7 +70,10 @@ async def test_a_child_that_holds_the_pipe_ends_with_the_program(session: Handle
     assert not alive(str(folder.parent / "fakes" / "hostile"))
 
 
-async def test_a_program_that_ignores_sigterm_is_ended(hub: Alcove, session: Handle) -> None:
+async def test_a_program_that_ignores_sigterm_is_ended(
+    hub: Alcove, session: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "KILL_GRACE_S", 0.2)
     run = await hub.runs.start(session.id, "go", agent="stubborn")
     await said(hub, run.id, "I stay")
     run = await hub.runs.cancel(run.id)

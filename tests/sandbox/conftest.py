@@ -142,6 +142,14 @@ def processes_with(token: str) -> list[int]:
     return found
 
 
+def ended(pid: int) -> bool:
+    """Whether a process has ended; init may take its time to reap it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 def sleepers(token: str) -> list[int]:
     """The living `sleep`s of that length."""
     return [pid for pid in processes_with(token) if _name(pid) == "sleep"]

@@ -17,7 +17,7 @@ from alcove.errors import ClosedError
 from alcove.sandbox import processes
 from alcove.sandbox.plan import Rung
 from alcove.sandbox.spawner import Exit, Process, Spawner
-from sandbox.conftest import ROOT, UIDS, World, finish, line, new_token, processes_with, sleepers, until
+from sandbox.conftest import ROOT, UIDS, World, ended, finish, line, new_token, processes_with, sleepers, until
 
 # Every way we know in which a process gets away from its parent.
 WAYS = {
@@ -213,7 +213,7 @@ async def test_a_dead_server_takes_everything_along(
         owner.send_signal(number)
         owner.wait()
     await until(lambda: not processes_with(token))
-    await until(lambda: processes.start_time(spawner) is None)
+    await until(lambda: ended(spawner))
 
 
 @pytest.mark.parametrize("confined", ["userns", *(["landlock"] if ROOT else [])])

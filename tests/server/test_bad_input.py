@@ -59,7 +59,7 @@ async def test_a_path_that_is_none_is_not_found(call: Client, path: str) -> None
     _problem(await call("GET", path), 404)
 
 
-@pytest.mark.parametrize("session_id", ["../x", "a/b", ".", "..", "x" * 300, "a\0b", "․․", "", "-x", " a"])
+@pytest.mark.parametrize("session_id", ["../x", "a/b", ".", "..", "x" * 300, "a\0b", "\u2024\u2024", "", "-x", " a"])
 async def test_an_impossible_id_is_not_made(call: Client, session_id: str) -> None:
     told = _problem(await call("POST", "/api/v1/sessions", {"session_id": session_id}), 400, "invalid")
     assert told["field"] == "session_id"
@@ -79,7 +79,7 @@ async def test_an_impossible_id_is_not_made(call: Client, session_id: str) -> No
         ("/api/v1/sessions/{}/messages", {"messages": [{"role": "king"}]}, "messages[0].role"),
         ("/api/v1/sessions/{}/messages", {"messages": [{"role": "user", "x": 1}]}, "messages[0].x"),
         ("/api/v1/sessions/{}/messages", {"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
-        ("/api/v1/sessions/{}/messages/pop", {"count": 0}, "limit"),
+        ("/api/v1/sessions/{}/messages/pop", {"count": 0}, "count"),
         ("/api/v1/chat", {"message": "a", "timeout_s": 0}, "timeout_s"),
     ],
 )

@@ -13,7 +13,7 @@ from alcove.telemetry import logs
 
 
 @pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:  # pyright: ignore[reportUnusedFunction]
+def _restored() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     root.handlers.clear()

@@ -30,6 +30,7 @@ _NO_STORE: Final = (b"cache-control", b"no-store")
 _CLOSE: Final = (b"connection", b"close")
 _CLIENT_LEFT: Final = 499  # no status that anybody is sent; the number is nginx's
 _SERVER_ERROR: Final = 500
+_TIMED_OUT: Final = 408
 
 
 @final
@@ -153,7 +154,7 @@ async def _send_problem(call: Call, told: Problem, send: Send, *, allow: object 
     if allow is not None:
         head.append((b"allow", str(allow).encode()))
     lingering = call.unread
-    if lingering:
+    if lingering or told.status == _TIMED_OUT:
         head.append(_CLOSE)
     await send({"type": "http.response.start", "status": call.status, "headers": head})
     await send({"type": "http.response.body", "body": body, "more_body": lingering})

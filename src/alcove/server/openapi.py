@@ -25,6 +25,12 @@ from alcove.server.streaming import Download, EventStream
 Node: TypeAlias = dict[str, Any]
 
 _REF: Final = "#/components/schemas/{name}"
+# Of each event, not of the stream: OpenAPI 3.1 has no other word for it.
+_EVENT: Final = {
+    "type": "object",
+    "description": "See docs/events.md.",
+    "properties": {name: {"type": "string"} for name in ("id", "event", "data")},
+}
 _BODY_ERRORS: Final = (MediaTypeError, TimedOutError, TooLargeError)
 _EVERYWHERE: Final = (InvalidError, ForbiddenError, MisdirectedError)
 _PARAMETERS: Final = {
@@ -133,7 +139,7 @@ def _responses(route: Route, schemas: dict[Any, Node]) -> Node:
 
 def _content(route: Route, schemas: dict[Any, Node]) -> Node:
     if route.answer is EventStream:
-        return {"text/event-stream": {"schema": {"type": "string", "description": "See docs/events.md."}}}
+        return {"text/event-stream": {"schema": _EVENT}}
     if route.answer is Download:
         return {"*/*": {"schema": {"type": "string", "format": "binary"}}}
     if route.media:

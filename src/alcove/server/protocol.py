@@ -33,6 +33,7 @@ def configured(app: Any) -> Config:
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        timeout_graceful_shutdown=limits.LAST_ANSWERS_S,
     )
     config.load()
     return config
@@ -98,7 +99,8 @@ class Connection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP."""
-        self._refuse(InvalidError("this is not an HTTP/1.1 request", remedy=msg))
+        del msg
+        self._refuse(InvalidError("this is not an HTTP/1.1 request"))
 
     def _await_head(self) -> None:
         self._head_timer = self.loop.call_later(limits.BODY_TIMEOUT_S, self._give_up)

@@ -108,7 +108,8 @@ class _Server(uvicorn.Server):
             await asyncio.gather(self._warming, return_exceptions=True)
         live = self._site.hub.runs.live_count
         _log.info("stopping", extra={"runs": live})
-        self._draining = asyncio.create_task(self._site.hub.runs.close(limits.DRAIN_S if live else 0))
+        patience_s = limits.DRAIN_S if live and not self.force_exit else 0
+        self._draining = asyncio.create_task(self._site.hub.runs.close(patience_s))
         with suppress(asyncio.CancelledError):
             await self._draining
         self._site.stopping.set()

@@ -80,9 +80,10 @@ def settle(now: Micros, session_id: str, uids: tuple[int, int] | None) -> Steps[
     uid = max(highest + 1, low)
     if uid > high:
         free = yield Statement(
-            "SELECT u.uid + 1 FROM uids u WHERE u.uid >= ? AND u.uid < ? "
-            "AND NOT EXISTS (SELECT 1 FROM uids v WHERE v.uid = u.uid + 1) ORDER BY u.uid LIMIT 1",
-            (low, high),
+            "SELECT f.uid FROM (SELECT CAST(? AS BIGINT) AS uid UNION ALL "
+            "SELECT uid + 1 FROM uids WHERE uid >= ? AND uid < ?) f "
+            "WHERE NOT EXISTS (SELECT 1 FROM uids v WHERE v.uid = f.uid) ORDER BY f.uid LIMIT 1",
+            (low, low, high),
         )
         if not free:
             raise StorageError(

@@ -50,9 +50,10 @@ class Workspaces:
         self._changes: set[asyncio.Task[object]] = set()
         mode = 0o711 if leased_uids else 0o700
         for place in (home, self._homes):
-            place.mkdir(mode=mode, parents=True, exist_ok=True)
-            if place.stat().st_uid == os.geteuid():
-                place.chmod(mode)
+            with translated(str(place)):
+                place.mkdir(mode=mode, parents=True, exist_ok=True)
+                if place.stat().st_uid == os.geteuid():
+                    place.chmod(mode)
 
     async def close(self) -> None:
         """Finish the writes that are under way, then let go of the base folder."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -18,7 +18,16 @@ from alcove.errors import (
 from alcove.messages.model import Draft
 from alcove.server.call import Call
 from alcove.server.route import Route
-from alcove.server.routes.views import MessageList, MessageView, TurnView, Unset, given, message_view, turn_view
+from alcove.server.routes.views import (
+    MessageLimit,
+    MessageList,
+    MessageView,
+    TurnView,
+    Unset,
+    given,
+    message_view,
+    turn_view,
+)
 
 UNSET = msgspec.UNSET
 
@@ -31,7 +40,7 @@ class Append(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         expected_seq: When given, append only if this is the session's last `seq` (0: it is empty).
     """
 
-    messages: list[Draft]
+    messages: Annotated[list[Draft], msgspec.Meta(min_length=1, max_length=limits.APPEND_MESSAGES)]
     expected_seq: int | None = None
 
 
@@ -55,7 +64,7 @@ class Range(msgspec.Struct, frozen=True, kw_only=True):
 
     after: int | Unset = UNSET
     before: int | Unset = UNSET
-    limit: int = limits.PAGE_DEFAULT
+    limit: MessageLimit = limits.PAGE_DEFAULT
     hidden: bool = False
 
 
@@ -70,14 +79,14 @@ class MessagesPage(msgspec.Struct, frozen=True, kw_only=True):
 class Rounds(msgspec.Struct, frozen=True, kw_only=True):
     """How much of the conversation. A round is a user's message and what follows it."""
 
-    rounds: int = 10
+    rounds: Annotated[int, msgspec.Meta(ge=1, le=limits.WINDOW_ROUNDS)] = 10
     before: int | Unset = UNSET
 
 
 class Count(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How many of the last messages to take away."""
 
-    count: int = 1
+    count: Annotated[int, msgspec.Meta(ge=1, le=limits.POP_MESSAGES)] = 1
 
 
 class Cleared(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,7 +99,7 @@ class TurnRange(msgspec.Struct, frozen=True, kw_only=True):
     """Which turns: `before` is the lowest number seen."""
 
     before: int | Unset = UNSET
-    limit: int = limits.PAGE_DEFAULT
+    limit: MessageLimit = limits.PAGE_DEFAULT
 
 
 class Turns(msgspec.Struct, frozen=True, kw_only=True):

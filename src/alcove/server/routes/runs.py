@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 from starlette.responses import Response
 
+from alcove import limits
 from alcove.errors import (
     AgentNotFoundError,
     AgentUnavailableError,
@@ -36,10 +37,10 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         timeout_s: Wall time; the agent's own by default.
     """
 
-    message: str
+    message: Annotated[str, msgspec.Meta(min_length=1)]
     agent: str | None = None
-    language: str | None = None
-    timeout_s: float | None = None
+    language: Annotated[str, msgspec.Meta(max_length=limits.LANGUAGE_CHARS)] | None = None
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=limits.RUN_TIMEOUT_S_MAX)] | None = None
 
 
 class RunList(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +53,7 @@ class RunList(msgspec.Struct, frozen=True, kw_only=True):
 class After(msgspec.Struct, frozen=True, kw_only=True):
     """Where to go on: the last number that was heard, 0 for the beginning."""
 
-    after: int = 0
+    after: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 async def start(call: Call, body: Start) -> RunView:

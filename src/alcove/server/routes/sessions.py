@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -16,8 +16,19 @@ from alcove.errors import (
 )
 from alcove.server.call import Call
 from alcove.server.route import Route
-from alcove.server.routes.views import Paging, SessionPage, SessionView, Unset, given, session_view
-from alcove.sessions.model import Changes, Session, Summary
+from alcove.server.routes.views import (
+    Name,
+    PageLimit,
+    Paging,
+    SessionPage,
+    SessionView,
+    Title,
+    Ttl,
+    Unset,
+    given,
+    session_view,
+)
+from alcove.sessions.model import Changes, Session, Status, Summary
 from alcove.values import Metadata, Scalar
 
 UNSET = msgspec.UNSET
@@ -26,10 +37,10 @@ UNSET = msgspec.UNSET
 class Child(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A child to be. What is left out is its parent's."""
 
-    title: str = ""
-    user_id: str | None = None
-    agent: str | None = None
-    key: str | None = None
+    title: Title = ""
+    user_id: Name | None = None
+    agent: Name | None = None
+    key: Name | None = None
     metadata: Metadata | None = None
 
 
@@ -44,18 +55,18 @@ class Creation(Child, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     session_id: str | None = None
     parent_id: str | None = None
-    app: str | None = None
-    ttl_s: float | Unset | None = UNSET
+    app: Name | None = None
+    ttl_s: Ttl | Unset | None = UNSET
 
 
 class Patch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Changes, as a merge patch (RFC 7396): what is left out stays, a null removes a name of metadata or the TTL."""
 
-    title: str | Unset = UNSET
-    agent: str | Unset = UNSET
+    title: Title | Unset = UNSET
+    agent: Name | Unset = UNSET
     metadata: Metadata | Unset = UNSET
     pinned: bool | Unset = UNSET
-    ttl_s: float | Unset | None = UNSET
+    ttl_s: Ttl | Unset | None = UNSET
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,18 +85,18 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     app: str | Unset = UNSET
     parent_id: str | Unset = UNSET
     root_id: str | Unset = UNSET
-    status: str | Unset = UNSET
+    status: Status | Unset = UNSET
     metadata: dict[str, str] = {}
     active_since: float | Unset = UNSET
     active_before: float | Unset = UNSET
-    limit: int = limits.PAGE_DEFAULT
+    limit: PageLimit = limits.PAGE_DEFAULT
     cursor: str | Unset = UNSET
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
     """How much of a tree."""
 
-    limit: int = limits.TREE_SESSIONS
+    limit: Annotated[int, msgspec.Meta(ge=1, le=limits.TREE_SESSIONS)] = limits.TREE_SESSIONS
 
 
 class Deletion(msgspec.Struct, frozen=True, kw_only=True):

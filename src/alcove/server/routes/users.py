@@ -8,7 +8,7 @@ import msgspec
 
 from alcove.server.call import Call
 from alcove.server.route import Route
-from alcove.server.routes.views import SessionView, session_view
+from alcove.server.routes.views import Name, SessionView, Ttl, session_view
 
 
 class Live(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -19,10 +19,10 @@ class Live(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         ttl_s: Seconds it may be idle before it expires; null for ever; the server's default when left out.
     """
 
-    key: str = ""
-    app: str = ""
-    agent: str = ""
-    ttl_s: float | msgspec.UnsetType | None = msgspec.UNSET
+    key: Name = ""
+    app: Name = ""
+    agent: Name = ""
+    ttl_s: Ttl | msgspec.UnsetType | None = msgspec.UNSET
 
 
 async def live(call: Call, body: Live) -> SessionView:

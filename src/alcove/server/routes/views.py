@@ -16,6 +16,11 @@ from alcove.values import Metadata
 
 T = TypeVar("T")
 Unset = msgspec.UnsetType
+PageLimit = Annotated[int, msgspec.Meta(ge=1, le=limits.PAGE)]
+MessageLimit = Annotated[int, msgspec.Meta(ge=1, le=limits.MESSAGE_PAGE)]
+Ttl = Annotated[float, msgspec.Meta(gt=0, le=limits.TTL_S)]
+Name = Annotated[str, msgspec.Meta(max_length=limits.ID_CHARS)]
+Title = Annotated[str, msgspec.Meta(max_length=limits.TITLE_CHARS)]
 JsonObject = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})]
 
 
@@ -143,7 +148,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
 class Paging(msgspec.Struct, frozen=True, kw_only=True):
     """Which page: `cursor` is the `next_cursor` of the one before."""
 
-    limit: int = limits.PAGE_DEFAULT
+    limit: PageLimit = limits.PAGE_DEFAULT
     cursor: str | Unset = msgspec.UNSET
 
 
