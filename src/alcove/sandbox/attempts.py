@@ -76,7 +76,8 @@ def _be_neighbour(folder: str, token: str) -> None:
             file.write(token)
     pathname, abstract, tcp = (socket.socket(family) for family in (socket.AF_UNIX, socket.AF_UNIX, socket.AF_INET))
     udp = socket.socket(type=socket.SOCK_DGRAM)
-    pathname.bind(f"{folder}/{SOCKET}")
+    os.chdir(folder)  # the address of a socket has room for 107 bytes, which a path may pass
+    pathname.bind(SOCKET)
     abstract.bind(f"\0{token}")
     tcp.bind(("127.0.0.1", 0))
     udp.bind(("127.0.0.1", 0))
@@ -189,6 +190,11 @@ def _datagram(target: Target) -> None:
         one.recv(1)
 
 
+def _socket_of(target: Target) -> str:
+    # By descriptor, because the path may be longer than an address; a folder that cannot be reached fails here.
+    return f"/proc/self/fd/{os.open(target['folder'], os.O_PATH)}/{SOCKET}"
+
+
 ATTEMPTS: dict[str, dict[str, Callable[[Target], object]]] = {
     "file_read": {
         "read": _on_file(SECRET, mode="r"),
@@ -226,7 +232,7 @@ ATTEMPTS: dict[str, dict[str, Callable[[Target], object]]] = {
         "talk by UDP": _datagram,
     },
     "ipc": {
-        "connect to a socket": _connect(socket.AF_UNIX, lambda target: f"{target['folder']}/{SOCKET}"),
+        "connect to a socket": _connect(socket.AF_UNIX, _socket_of),
         "connect to an abstract socket": _connect(socket.AF_UNIX, lambda target: f"\0{target['abstract']}"),
         "attach shared memory": lambda target: kernel.call("shmat", target["sysv"], None, 0x1000),  # SHM_RDONLY
         "open shared memory": lambda target: os.stat(target["posix"]) and os.open(target["posix"], os.O_RDONLY),
