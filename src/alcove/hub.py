@@ -20,6 +20,7 @@ from alcove.messages.service import Messages
 from alcove.runs.service import Runs
 from alcove.runs.working import Workshop
 from alcove.sandbox.service import Sandbox
+from alcove.sandbox.vector import DEFAULT_MINIMUM
 from alcove.sessions.service import Sessions
 from alcove.settings import Settings, load
 from alcove.workspaces.service import Workspaces
@@ -48,6 +49,7 @@ class Alcove:
         self.database = database
         self.installation = installation
         self.workspaces = workspaces
+        self._required: frozenset[str] = frozenset()
         self.messages = Messages(database)
         self.events = Events(database)
         self.agents = Catalog(settings.agents, file=settings.file)
@@ -81,11 +83,19 @@ class Alcove:
         """Write a row and wait until it is durable: raises the DatabaseError that a real write would get."""
         await self.database.write(_installation, self.installation)
 
+    def require(self, guarantee: str) -> None:
+        """Add to the guarantees without which no program runs; before the first one does."""
+        self._required |= {guarantee}
+
     async def _open_sandbox(self) -> Sandbox:
-        minimum = self.settings.minimum
+        minimum = self._required
+        if self.settings.minimum is not None:
+            minimum |= frozenset(self.settings.minimum)
+        elif self.settings.rung != "none":
+            minimum |= DEFAULT_MINIMUM
         return await Sandbox.open(
             rung=self.settings.rung,
-            minimum=None if minimum is None else frozenset(minimum),
+            minimum=minimum,
             canary=self.settings.base,
             cache=self.settings.home / "probes.json",
         )

@@ -17,6 +17,8 @@ from alcove.server.call import COMPLETE
 from alcove.server.problems import HeadersTooLargeError, TimedOutError
 
 _encode = msgspec.json.Encoder().encode
+_ANSWER: Final = b"HTTP/1.1 "
+_CONTINUE: Final = b"HTTP/1.1 100"
 _CLOSING: Final = b"content-type: application/problem+json\r\nconnection: close\r\n"
 
 
@@ -40,6 +42,44 @@ def configured(app: Any) -> Config:
 
 
 @final
+class _Corked:
+    """A transport that sends the head of an answer together with the body that follows at once: one system call.
+
+    A head that no body follows in the same round of the event loop goes by itself.
+    """
+
+    __slots__ = ("_head", "_loop", "_transport", "is_closing")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head = b""
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        """Send data, or keep the head of an answer for a moment."""
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif data.startswith(_ANSWER) and not data.startswith(_CONTINUE):
+            self._head = data
+            self._loop.call_soon(self._uncork)
+            return
+        self._transport.write(data)
+
+    def close(self) -> None:
+        """Send what is kept, then close."""
+        self._uncork()
+        self._transport.close()
+
+    def _uncork(self) -> None:
+        if self._head:
+            self.write(b"")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+@final
 class Connection(HttpToolsProtocol):
     """One connection."""
 
@@ -57,7 +97,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for a first request, not for ever."""
-        super().connection_made(cast("asyncio.Transport", transport))
+        super().connection_made(cast("asyncio.Transport", _Corked(cast("asyncio.Transport", transport), self.loop)))
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:

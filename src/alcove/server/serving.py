@@ -65,20 +65,28 @@ async def serve(settings: Settings, *, prepare: Callable[[Alcove], None] | None 
 def check_reach(hub: Alcove) -> None:
     """Make sure that no configured program can call this server as the local administrator.
 
+    What is configured is looked at here. Whether the machine keeps runs off the network is known once it has been
+    probed: that becomes part of the minimum, so that no run starts where it does not.
+
     Raises:
-        ConfigurationError: One may use the host's network, and nobody said that this is meant.
+        ConfigurationError: One could, and nobody said that this is meant.
     """
-    reaching = [agent.name for agent in hub.agents.describe() if agent.kind == "command" and agent.network == "host"]
-    if not reaching:
+    commands = [agent for agent in hub.agents.describe() if agent.kind == "command"]
+    open_rung = hub.settings.rung == "none"
+    reaching = [agent.name for agent in commands if open_rung or agent.network == "host"]
+    if hub.settings.trust_host_agents:
+        if reaching:
+            _log.warning("these agents could call this server as its administrator", extra={"agents": reaching})
         return
-    said = f"agent {reaching[0]!r} may use the host's network, and so could call this server as its administrator"
-    if not hub.settings.trust_host_agents:
+    if reaching:
+        name, what = reaching[0], "rung none" if open_rung else "network = host"
         raise ConfigurationError(
-            said,
-            field=f"agents.{reaching[0]}.network",
-            remedy='set network = "none" for that agent, or allow it with ALCOVE_TRUST_HOST_AGENTS=true',
+            f"agent {name!r} could call this server as its administrator ({what})",
+            field="sandbox.rung" if open_rung else f"agents.{name}.network",
+            remedy=("use another rung" if open_rung else 'set network = "none" for that agent')
+            + ", or allow it with ALCOVE_TRUST_HOST_AGENTS=true",
         )
-    _log.warning(said, extra={"agents": ", ".join(reaching)})
+    hub.require("network")
 
 
 @final
@@ -143,11 +151,6 @@ async def _warm_up(hub: Alcove) -> None:
         _log.error("no program can be run", extra={"reason": error.message, "remedy": error.remedy})
         return
     _log.info("sandbox ready", extra={"rung": sandbox.rung})
-    if not sandbox.vector.network:
-        _log.warning(
-            "runs are not kept off the network here, and so can call this server as its administrator",
-            extra={"rung": sandbox.rung},
-        )
 
 
 @contextmanager
