@@ -38,15 +38,24 @@ class AgentList(msgspec.Struct, frozen=True, kw_only=True):
     agents: list[AgentView]
 
 
-async def list_agents(call: Call) -> AgentList:
-    """List the agents of this installation."""
-    default = call.hub.settings.agent
-    return AgentList(
-        agents=[
-            AgentView(**msgspec.structs.asdict(info), default=info.name == default)
-            for info in call.hub.agents.describe()
-        ]
-    )
+class AgentQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How closely to look.
+
+    Attributes:
+        check: Run each agent's own check as well (`check` in its table), which may take some seconds.
+    """
+
+    check: bool = False
+
+
+async def list_agents(call: Call, query: AgentQuery) -> AgentList:
+    """List the agents of this installation; programs are looked for, and with `check` their own checks are run."""
+    hub = call.hub
+    infos = hub.agents.describe()
+    if query.check:
+        infos = [await hub.workshop.check(hub.agents.get(info.name)) for info in infos]
+    default = hub.settings.agent
+    return AgentList(agents=[AgentView(**msgspec.structs.asdict(info), default=info.name == default) for info in infos])
 
 
 ROUTES: Final = (Route("GET", "/api/v1/agents", list_agents, permission="agents.read"),)
