@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 import alcove.hub
 from alcove.agents.catalog import Catalog
 from alcove.settings import load
-from runs.world import new_place
-
-place = pytest.fixture(new_place)
 
 TABLES = {
     "good": {"command": ["cat"], "check": ["bash", "-c", "exit 0"]},
