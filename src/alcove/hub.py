@@ -20,10 +20,13 @@ from alcove.messages.service import Messages
 from alcove.runs.service import Runs
 from alcove.runs.working import Workshop
 from alcove.sandbox.service import Sandbox
-from alcove.sandbox.vector import DEFAULT_MINIMUM
+from alcove.sandbox.vector import DEFAULT_MINIMUM, GUARANTEES
 from alcove.sessions.service import Sessions
 from alcove.settings import Settings, load
+from alcove.workspaces.base import installation as base_installation
 from alcove.workspaces.service import Workspaces
+
+_PASSING = "memory-"  # begins the id of an installation in memory
 
 
 class Alcove:
@@ -129,15 +132,17 @@ async def open(  # noqa: A001 - `alcove.open` is the name that a newcomer guesse
     """
     if settings is None:
         settings = _settings(database, workspaces, ttl_s)
+    _check(settings)
     with_folders = (database is None or workspaces is not None) if folders is None else folders
     async with AsyncExitStack() as stack:
         if with_folders:
             _make_home(settings.home)
         opened = await open_database(settings.database, clock=clock)
         stack.push_async_callback(opened.close)
-        installation = await opened.write(_installation, ids.new_id())
+        installation = await opened.write(_installation, _fresh_id(opened, settings))
         places = None
         if with_folders:
+            await _check_base(opened, settings, installation)
             places = Workspaces(
                 opened,
                 folder=settings.base,
@@ -146,6 +151,7 @@ async def open(  # noqa: A001 - `alcove.open` is the name that a newcomer guesse
                 leased_uids=os.geteuid() == 0,
             )
             stack.push_async_callback(places.close)
+            await opened.write(_keep, "base", str(settings.base))
         hub = Alcove(settings, opened, installation, places)
         stack.push_async_callback(hub.runs.close)
         await hub.runs.recover()
@@ -163,6 +169,46 @@ def _settings(database: str | None, workspaces: str | os.PathLike[str] | None, t
     if workspaces is not None:
         overrides["base"] = os.fspath(workspaces)
     return load(overrides=overrides)
+
+
+def _check(settings: Settings) -> None:
+    """Refuse words of the configuration that only the services understand, before anything is made of them."""
+    for name in settings.minimum or ():
+        if name not in GUARANTEES:
+            raise ConfigurationError(
+                f"there is no guarantee {name!r}", field="sandbox.minimum", remedy=f"known: {', '.join(GUARANTEES)}"
+            )
+    for path in settings.read:
+        if not path.exists():
+            raise ConfigurationError(
+                f"{path}, which every run is to read, is not there",
+                field="sandbox.read",
+                remedy="make it, or take it out of [sandbox] read",
+            )
+
+
+def _fresh_id(database: Database, settings: Settings) -> str:
+    """Return the id for a new installation. One whose rows are gone with the process may have its base again."""
+    if database.kind != "memory":
+        return ids.new_id()
+    found = base_installation(str(settings.base)) or ""
+    return found if found.startswith(_PASSING) else _PASSING + ids.new_id()
+
+
+async def _check_base(database: Database, settings: Settings, installation: str) -> None:
+    """Refuse a second base while the first one is there: its sessions' files would seem to be gone.
+
+    A base that was moved, marker and all, is taken where it is now.
+    """
+    known = await database.read(_kept, "base")
+    if known in {None, str(settings.base)} or base_installation(str(settings.base)) == installation:
+        return
+    if known and base_installation(known) == installation:
+        raise ConfigurationError(
+            f"the workspaces of this installation are in {known}, not in {settings.base}",
+            field="base",
+            remedy="set SESSIONS_BASE_DIR to that folder, or move it; for another installation set ALCOVE_HOME too",
+        )
 
 
 def _make_home(home: Path) -> None:
@@ -184,6 +230,20 @@ def _hidden(settings: Settings) -> tuple[str, ...]:
     if settings.file is not None:
         paths.append(settings.file)
     return tuple(str(path) for path in paths)
+
+
+def _kept(now: Micros, name: str) -> Steps[str | None]:
+    """Return a fact about this installation."""
+    rows = yield Statement("SELECT value FROM installation WHERE name = ?", (name,))
+    return rows[0][0] if rows else None
+
+
+def _keep(now: Micros, name: str, value: str) -> Steps[None]:
+    """Remember a fact about this installation."""
+    yield Statement(
+        "INSERT INTO installation (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        (name, value),
+    )
 
 
 def _installation(now: Micros, fresh: str) -> Steps[str]:

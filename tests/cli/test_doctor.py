@@ -51,7 +51,7 @@ def test_it_says_what_there_is(run: Run, place: Path) -> None:
 @pytest.mark.usefixtures("made")
 def test_people_and_pipes_get_the_same_facts(run: Run) -> None:
     piped = [line.split("\t") for line in run("doctor").stdout.splitlines()]
-    assert {line[0] for line in piped} == {"alcove", "sandbox", "database", "folders", "agents"}
+    assert {line[0] for line in piped} == {"alcove", "sandbox", "database", "folders", "agents", "server"}
     assert ["alcove", "runs", "can start"] in piped
     shown = run("doctor", columns=100).stdout
     assert all(value in shown for _, name, value in piped if "free" not in name)

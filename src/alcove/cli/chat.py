@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 
 import click
@@ -17,6 +18,9 @@ from alcove.runs.model import Reply, Run, RunStatus
 from alcove.sessions.model import Session
 from alcove.values import Json
 
+# Whole sequences first (CSI, OSC), then every other control character but newline and tab.
+_CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
 
 @click.command(short_help="Run an agent on MESSAGE in a session and show what it says.")
 @click.argument("message", required=False)
@@ -27,6 +31,7 @@ from alcove.values import Json
 @click.option(
     "--timeout", "ends_after", metavar="TIME", help="End the run after 30s, 15m, 2h; the agent's own time by default."
 )
+@click.option("--raw", is_flag=True, help="Show the output byte by byte, colours and cursor movements included.")
 @installation.json_option
 @installation.blocking
 async def chat(
@@ -36,12 +41,16 @@ async def chat(
     user: str | None,
     agent: str | None,
     ends_after: str | None,
+    raw: bool,
     as_json: bool,
 ) -> None:
     """Run an agent on MESSAGE in a session and show what it says, while it says it.
 
     Without --session or --user the session is new; its id is printed on stderr. MESSAGE is read from standard input
     when it is `-`, or missing in a pipe; write `--` before one that begins with a dash.
+
+    What the program says is shown as text: terminal sequences are left out, unless --raw is given. The agent's answer
+    as it is kept, without banners and prompts, is in --json.
 
     The exit code is 0 when the program ended by itself, whatever its own exit code was (that is shown), and 1 when it
     failed or timed out. Ctrl-C cancels the run and waits until its processes are gone.
@@ -64,7 +73,7 @@ async def chat(
             output.note(f"session {session.id}")
         try:
             if not as_json:
-                await _show(hub, run)
+                await _show(hub, run, raw=raw)
             reply = await hub.runs.reply(run.id)
         except asyncio.CancelledError:
             output.note("cancelling")
@@ -105,15 +114,19 @@ async def _session(hub: Alcove, prefix: str | None, *, new: bool, user: str | No
     return await hub.sessions.create(user_id=user), True
 
 
-async def _show(hub: Alcove, run: Run) -> None:
+async def _show(hub: Alcove, run: Run, *, raw: bool) -> None:
     """Write the output of a run as it comes, each stream to our own."""
-    ended = True
+    ended, spoken = True, False
     async for event in hub.runs.events(run.id):
         if event.type == "output":
             stream, text = sys.stderr if event.data["stream"] == "stderr" else sys.stdout, str(event.data["text"])
-            stream.write(text)
+            # A program may say what it likes; it shall not steer the terminal of whoever reads it.
+            stream.write(text if raw else _CONTROL.sub("", text))
             stream.flush()
-            ended = text.endswith("\n")
+            ended, spoken = text.endswith("\n"), True
+        elif event.type == "message" and event.data["role"] == "assistant" and not spoken:
+            # A function that returned its answer said it nowhere else.
+            click.echo(event.data.get("text") or "", nl=bool(event.data.get("text")))
         elif event.type == "gap":
             output.note("… output left out …")
     if not ended and output.terminal_columns():

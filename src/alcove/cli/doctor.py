@@ -59,13 +59,21 @@ class Examination:
         self._agents: list[AgentInfo] = []
         self._sandbox: Section = {"asked": settings.rung}
         self._rungs: dict[str, str] = {}
+        self._server: Section = {"state": "ok"}
         url = next(source.value for source in settings.origins() if source.name == "database")
         self._database: Section = {"url": str(url), "state": "failed"}
         self._folders: Section = {"base": str(settings.base), "home": str(settings.home), "state": "failed"}
 
     async def make(self) -> None:
         """Look at every part; what is wrong with one does not keep the others from being looked at."""
-        for part in (self._examine_database, self._examine_folders, self._examine_sandbox, self._examine_agents):
+        parts = (
+            self._examine_database,
+            self._examine_folders,
+            self._examine_sandbox,
+            self._examine_agents,
+            self._examine_server,
+        )
+        for part in parts:
             try:
                 await part()
             except AlcoveError as error:
@@ -81,6 +89,7 @@ class Examination:
             "sandbox": self._sandbox,
             "database": self._database,
             "folders": self._folders,
+            "server": self._server,
             "agents": [msgspec.to_builtins(agent) for agent in self._agents],
             "problems": [{"code": one.code, "error": one.message, "remedy": one.remedy} for one in self.problems],
         }
@@ -93,6 +102,7 @@ class Examination:
         output.write_facts(self._rungs, kind="sandbox")
         for kind, section in (("database", self._database), ("folders", self._folders)):
             output.write_facts(dict(_fact(name, value) for name, value in section.items()), kind=kind)
+        output.write_facts({name: str(value) for name, value in self._server.items()}, kind="server")
         agents = {one.name: one.program if one.available else f"unavailable: {one.reason}" for one in self._agents}
         output.write_facts(agents, kind="agents")
         for problem in self.problems:
@@ -157,6 +167,21 @@ class Examination:
                 remedy="install its program, or name another with ALCOVE_AGENT",
             )
 
+    async def _examine_server(self) -> None:
+        """Say whether `serve` would take this configuration; runs from the command line do not depend on it."""
+        try:
+            from alcove.server.serving import check_default, check_reach
+        except ModuleNotFoundError:
+            self._server = {"state": "not installed", "remedy": "pip install 'alcove[server]'"}
+            return
+        trial = msgspec.structs.replace(self._settings, database="memory://")
+        try:
+            async with open_hub(settings=trial, folders=False) as hub:
+                check_default(hub)
+                check_reach(hub)
+        except ConfigurationError as error:
+            self._server = {"state": f"would not start: {error.message}", "remedy": error.remedy}
+
 
 @asynccontextmanager
 async def _probing(settings: Settings) -> AsyncGenerator[Alcove]:
@@ -165,6 +190,9 @@ async def _probing(settings: Settings) -> AsyncGenerator[Alcove]:
         # A uid of a session has to get through.
         os.chmod(folder, 0o711)
         real = _nearest(settings.base) == settings.base and _writable(settings.base)
+        if real:
+            # A doctor looks for himself; what he finds is what the next start goes by.
+            (settings.home / "probes.json").unlink(missing_ok=True)
         trial = msgspec.structs.replace(
             settings,
             base=settings.base if real else Path(folder),

@@ -96,7 +96,7 @@ class Message(msgspec.Struct, frozen=True):
         return instant(self.created_us)
 
 
-class Appended(msgspec.Struct, frozen=True):
+class Appended(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where an append went.
 
     Attributes:

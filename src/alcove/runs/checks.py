@@ -59,7 +59,10 @@ async def _run(
     name = ids.new_id()
     folder = RunFolder(home, name)
     uid = uids.checks() if sandbox.uids else None
-    env = environment(environ, invocation.env, session_id=name, run_id=name, home=folder.tmp, folder=folder)
+    readable = (*read, *invocation.read)
+    env = environment(
+        environ, invocation.env, session_id=name, run_id=name, home=folder.tmp, folder=folder, readable=readable
+    )
     await asyncio.to_thread(folder.make, owner=uid)
     try:
         policy = Policy(
@@ -67,7 +70,7 @@ async def _run(
             env=env,
             cwd=str(folder.tmp),
             write=(str(folder.path),),
-            read=(*read, *invocation.read),
+            read=readable,
             network=invocation.network,
             uid=uid,
             hide=hide,

@@ -15,6 +15,7 @@ from alcove.workspaces.remove import remove
 
 # What a run's environment takes over from the server's; everything else is made here or named by the agent.
 _INHERITED: Final = ("LANG", "LC_ALL", "LC_CTYPE", "TZ", "TERM", "COLORTERM")
+_FOLDERS: Final = ("/usr/", "/bin", "/sbin", "/opt/")
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SOCKET_PATH_BYTES: Final = 107  # sun_path of unix(7), less the NUL
 
@@ -69,14 +70,22 @@ class RunFolder:
 
 
 def environment(
-    server: Mapping[str, str], agent: Mapping[str, str], *, session_id: str, run_id: str, home: Path, folder: RunFolder
+    server: Mapping[str, str],
+    agent: Mapping[str, str],
+    *,
+    session_id: str,
+    run_id: str,
+    home: Path,
+    folder: RunFolder,
+    readable: tuple[str, ...],
 ) -> dict[str, str]:
     """Return the whole environment of a run: what Alcove says, what the agent's table says, a few words of locale.
 
     Nothing else of the server's environment is in it. What Alcove says cannot be overridden.
     """
     env = {name: server[name] for name in _INHERITED if name in server}
-    paths = [part for part in server.get("PATH", "").split(os.pathsep) if os.path.isabs(part)]
+    # Of the server's PATH only what a run can read; the rest is nobody's business.
+    paths = [part for part in server.get("PATH", "").split(os.pathsep) if part.startswith((*_FOLDERS, *readable))]
     env["PATH"] = os.pathsep.join(dict.fromkeys([*paths, *_PATH.split(os.pathsep)]))
     env.update(agent)
     env.update(

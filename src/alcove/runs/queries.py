@@ -17,6 +17,7 @@ from alcove.runs.model import TURN_ENDS, Ending, NewRun, Run, RunPage, RunStatus
 from alcove.sessions import heads
 from alcove.sessions.heads import Fence
 from alcove.sessions.rules import decode_cursor, encode_cursor
+from alcove.values import Json
 from alcove.workspaces import queries as workspaces
 from alcove.workspaces.model import Usage
 
@@ -101,6 +102,13 @@ def _close(now: Micros, session_id: str, run_id: str, turn: int, ending: Ending,
     )
 
 
+def _answered(seq: int, turn: int, answer: Stored, ending: Ending) -> NewEvent:
+    """Say the cleaned answer, so that a stream has it; one that is too long for an event is read by its seq."""
+    fits = len(ending.text) <= limits.EVENT_BYTES // 4  # a character takes four bytes at most
+    data: dict[str, Json] = {"seq": seq, "turn": turn, "role": answer.role, "text": ending.text if fits else None}
+    return NewEvent("message", data)
+
+
 def _finished(ending: Ending) -> NewEvent:
     return NewEvent(FINISHED, {"status": ending.status, "exit_code": ending.exit_code, "error": ending.error})
 
@@ -142,7 +150,7 @@ def finish(
         entries.append(NewEvent("files", {"changed": list(ending.files)}))
     if answer is not None:
         yield messages.insert(now, started.session_id, seq, [started.turn], [answer])
-        entries.append(NewEvent("message", {"seq": seq, "turn": started.turn, "role": answer.role}))
+        entries.append(_answered(seq, started.turn, answer, ending))
     yield from _close(now, started.session_id, started.run_id, started.turn, ending, seq if answer else 0)
     yield events.insert(now, started.run_id, n, [*entries, _finished(ending)])
     if taken is not None:

@@ -109,13 +109,22 @@ class Workshop:
         folder = RunFolder(self._home, run_id)
         home = self._workspaces.home(session_id)
         write = (str(self._workspaces.path(session_id)), str(home), str(folder.path))
-        env = environment(self._environ, invocation.env, session_id=session_id, run_id=run_id, home=home, folder=folder)
+        readable = (*self._read, *invocation.read)
+        env = environment(
+            self._environ,
+            invocation.env,
+            session_id=session_id,
+            run_id=run_id,
+            home=home,
+            folder=folder,
+            readable=readable,
+        )
         policy = Policy(
             argv=invocation.argv,
             env=env,
             cwd=write[0],
             write=write,
-            read=(*self._read, *invocation.read),
+            read=readable,
             network=invocation.network,
             uid=uid,
             hide=self._hide,

@@ -58,7 +58,8 @@ class Sandbox:
             minimum: Guarantees that every run needs. None: `DEFAULT_MINIMUM`, or nothing when `none` is asked for.
             canary: An existing folder in the real base, for the folders of the probe; None for the system's own.
             uids: Whether runs get a uid of their own; None: when the server is root.
-            cache: A file that keeps the results until the next boot or change of code.
+            cache: A file that keeps the results until the next boot or change of code. Results that would let nothing
+                run are tried again each time: whoever has followed a remedy need not know of the file.
 
         Raises:
             ConfigurationError: The minimum names a guarantee that there is not, or uids are asked for without root.
@@ -78,7 +79,7 @@ class Sandbox:
         try:
             key = probe.key(canary=canary, uids=uids)
             reports = probe.cached(cache, key)
-            if reports is None:
+            if reports is None or not _usable(reports, rung, minimum):
                 reports = await probe.probe(spawner, canary=canary, uids=uids)
                 probe.keep(cache, key, reports)
         except BaseException:
@@ -145,6 +146,11 @@ class Sandbox:
     async def close(self) -> None:
         """End every tree that is left, and the warm spawner."""
         await self._spawner.close()
+
+
+def _usable(reports: tuple[RungReport, ...], rung: str, minimum: frozenset[str]) -> bool:
+    chosen = _choose(reports, minimum) if rung == "auto" else rung
+    return any(one.rung == chosen and one.available and not one.vector.missing(minimum) for one in reports)
 
 
 def _choose(reports: tuple[RungReport, ...], minimum: frozenset[str]) -> Rung:

@@ -75,12 +75,20 @@ class LoopbackGate:
                 remedy="call it by its address, or add the name to ALCOVE_ALLOWED_HOSTS",
             )
         origin = headers.get(b"origin")
-        if origin is not None and urlsplit(origin.decode("latin-1").lower()).netloc != host:
+        if origin is not None and _host_of(origin) != host:
             raise ForbiddenError(field="origin")
         site = headers.get(b"sec-fetch-site", b"none")
         if site not in {b"none", b"same-origin"} and not route.public:
             raise ForbiddenError(field="sec-fetch-site")
         return self._admin
+
+
+def _host_of(origin: bytes) -> str | None:
+    """Return the host and port of an Origin header, None when it is no URL."""
+    try:
+        return urlsplit(origin.decode("latin-1").lower()).netloc
+    except ValueError:
+        return None
 
 
 @final

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from uvicorn.server import ServerState
 
+from alcove import limits
 from alcove.server.app import App
 from alcove.server.auth import RunGate
 from alcove.server.call import Site
@@ -30,7 +31,9 @@ class RunDoor:
         app = App(self._site, RunGate(session_id, run_id, token))
         config, state = configured(app), ServerState()
         loop = asyncio.get_running_loop()
-        server = await loop.create_unix_server(lambda: Connection(config, state, {}, loop), path)
+        server = await loop.create_unix_server(
+            lambda: Connection(config, state, {}, loop, most=limits.RUN_CONNECTIONS), path
+        )
         os.chmod(path, 0o600)
 
         async def close() -> None:

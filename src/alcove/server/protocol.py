@@ -17,6 +17,7 @@ from alcove.server.call import COMPLETE
 from alcove.server.problems import HeadersTooLargeError, TimedOutError
 
 _encode = msgspec.json.Encoder().encode
+_ONCE: Final = frozenset({b"host", b"origin", b"authorization", b"sec-fetch-site"})
 _ANSWER: Final = b"HTTP/1.1 "
 _CONTINUE: Final = b"HTTP/1.1 100"
 _CLOSING: Final = b"content-type: application/problem+json\r\nconnection: close\r\n"
@@ -89,51 +90,78 @@ class Connection(HttpToolsProtocol):
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        most: int | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self._most = most
         self._in_head = True
-        self._head_bytes = 0
+        self._dry_bytes = 0  # received since the last byte of a body: a head, trailers, or what separates chunks
         self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Wait for a first request, not for ever."""
+        """Wait for a first request, not for ever. Of `most` connections at once, the next one is not heard."""
+        if self._most is not None and len(self.connections) >= self._most:
+            cast("asyncio.Transport", transport).abort()
+            return
         super().connection_made(cast("asyncio.Transport", _Corked(cast("asyncio.Transport", transport), self.loop)))
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
+        if self.flow is None:  # it was never heard
+            return
         self._heard_head()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came; refuse a head that does not end."""
-        self._head_bytes += len(data)
+        """Parse what came; refuse a head, or trailers, that do not end."""
+        self._dry_bytes += len(data)
         super().data_received(data)
-        if not self._in_head or self.transport.is_closing():
+        if self.transport.is_closing():
             return
-        if self._head_bytes > limits.HEAD_BYTES:
+        if self._dry_bytes > limits.HEAD_BYTES:
             self._refuse(
                 HeadersTooLargeError(
                     f"the head of the request is longer than {limits.HEAD_BYTES} bytes", limit=limits.HEAD_BYTES
                 )
             )
-        elif self._head_timer is None:
+        elif self._in_head and self._head_timer is None:
             self._await_head()
 
     def on_message_begin(self) -> None:
         """Begin to count."""
         super().on_message_begin()
         self._in_head = True
+        self._dry_bytes = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header of the head; trailers came after the gate and are nobody's.
+
+        Raises:
+            ValueError: A header by which callers are told apart stands there twice; the parser refuses the request.
+        """
+        if not self._in_head:
+            return
+        if name.lower() in _ONCE and any(known == name.lower() for known, _ in self.headers):
+            raise ValueError(name)
+        super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self._dry_bytes = 0
+        super().on_body(body)
 
     def on_headers_complete(self) -> None:
         """Let the application begin."""
         self._in_head = False
-        self._head_bytes = 0
+        self._dry_bytes = 0
         self._heard_head()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """Tell the application that nothing of the body is missing."""
+        self._dry_bytes = 0
         self.scope["state"][COMPLETE] = True  # type: ignore[typeddict-item]
         super().on_message_complete()
 

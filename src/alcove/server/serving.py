@@ -14,7 +14,7 @@ from typing import final
 import uvicorn
 
 from alcove import hub as installation, limits
-from alcove.errors import AlcoveError, ConfigurationError
+from alcove.errors import AgentNotFoundError, AlcoveError, ConfigurationError
 from alcove.hub import Alcove
 from alcove.server.app import App
 from alcove.server.auth import LoopbackGate
@@ -53,6 +53,7 @@ async def serve(settings: Settings, *, prepare: Callable[[Alcove], None] | None 
         async with installation.open(settings=settings) as hub:
             if prepare:
                 prepare(hub)
+            check_default(hub)
             check_reach(hub)
             for warning in settings.warnings:
                 _log.warning(warning)
@@ -60,6 +61,18 @@ async def serve(settings: Settings, *, prepare: Callable[[Alcove], None] | None 
             hub.workshop.door = RunDoor(site)
             await _Server(site, settings.allowed_hosts).serve([listener])
     _log.info("stopped")
+
+
+def check_default(hub: Alcove) -> None:
+    """Make sure that somebody answers a message that names no agent.
+
+    Raises:
+        ConfigurationError: There is no such agent.
+    """
+    try:
+        hub.agents.get(hub.settings.agent)
+    except AgentNotFoundError as error:
+        raise ConfigurationError(f"the default agent: {error.message}", field="agent", remedy=error.remedy) from error
 
 
 def check_reach(hub: Alcove) -> None:

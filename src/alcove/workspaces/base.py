@@ -57,6 +57,8 @@ class Base:
         try:
             found = _read_id(root, path)
             _refuse_other(found, installation, path)
+            if found is None:
+                _refuse_full(root, path)
             own = _open_own(root, _OWN)
             opened.append(own)
             opened += (trash := _open_own(own, "trash"), temp := _open_own(own, "temp"))
@@ -316,6 +318,16 @@ def _refuse_other(found: str | None, installation: str, path: str) -> None:
         raise ConfigurationError(
             f"{path} belongs to another installation ({found[:40]})",
             remedy="set SESSIONS_BASE_DIR to a folder of its own, or ALCOVE_HOME to that installation's",
+        )
+
+
+def _refuse_full(root: int, path: str) -> None:
+    strangers = sorted(set(os.listdir(root)) - {_OWN, "lost+found"})
+    if strangers:
+        raise ConfigurationError(
+            f"the folder {path} is no base of Alcove's, and is not empty: there is {strangers[0]!r}",
+            field="base",
+            remedy="name a folder that is new or empty with SESSIONS_BASE_DIR",
         )
 
 

@@ -149,8 +149,8 @@ class Workspaces:
         return removed
 
     def _make(self, session_id: str, uid: int | None) -> None:
-        if not self._base.exists(session_id):
-            self._base.create(session_id, owner=uid, adopt=True)
+        # Also when it is there: its programs may have changed its mode, and locked us out or others in.
+        self._base.create(session_id, owner=uid, adopt=True)
         home = self.home(session_id)
         with translated(str(home)):
             home.mkdir(mode=0o700, exist_ok=True)
