@@ -154,16 +154,17 @@ class Call:
         groups: dict[str, dict[str, str]] = {}
         for name, value in pairs:
             group, dot, inner = name.partition(".")
+            if (f"{group}.NAME" if dot else name) not in self.route.known:
+                known = ", ".join(self.route.known)
+                raise InvalidError(
+                    f"unknown query parameter {name[:80]!r}",
+                    field=name[:80],
+                    remedy=f"known: {known}" if known else "leave it out: none is taken here",
+                )
             place, key = (groups.setdefault(group, {}), inner) if dot else (values, name)
             if key in place:
                 raise InvalidError(f"{name[:80]!r} is given twice", field=name[:80], remedy="give it once")
             place[key] = value
-        known = kind.__struct_fields__ if kind else ()
-        for name in (*values, *groups):
-            if name not in known:
-                raise InvalidError(
-                    f"unknown query parameter {name[:80]!r}", field=name[:80], remedy=f"known: {', '.join(known)}"
-                )
         if kind is None:
             return None
         try:

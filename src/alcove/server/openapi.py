@@ -33,11 +33,18 @@ _EVENT: Final = {
 }
 _BODY_ERRORS: Final = (MediaTypeError, TimedOutError, TooLargeError)
 _EVERYWHERE: Final = (InvalidError, ForbiddenError, MisdirectedError)
-_PARAMETERS: Final = {
-    "session_id": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"},
-    "run_id": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"},
-    "user": {"type": "string", "minLength": 1, "maxLength": 256},
-    "path": {"type": "string", "minLength": 1, "description": "Relative to the workspace; slashes part folders."},
+_ID: Final = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"}
+_PARAMETERS: Final[dict[str, Node]] = {
+    "session_id": {"description": "Which session.", "schema": _ID},
+    "run_id": {"description": "Which run.", "schema": _ID},
+    "user": {
+        "description": "The caller's own id of the user.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 256},
+    },
+    "path": {
+        "description": "Relative to the workspace; slashes part folders.",
+        "schema": {"type": "string", "minLength": 1},
+    },
 }
 
 
@@ -48,8 +55,9 @@ def describe(routes: Iterable[Route]) -> Node:
     kinds = list(dict.fromkeys([*kinds, Problem]))
     references, components = msgspec.json.schema_components(kinds, ref_template=_REF)
     schemas = dict(zip(kinds, references, strict=True))
-    for schema in components.values():
-        _tell_plainly(schema)
+    named = {reference["$ref"].rpartition("/")[2]: kind for kind, reference in schemas.items()}
+    for name, schema in components.items():
+        _tell_plainly(schema, named[name].__mro__ if name in named else ())
     paths: dict[str, Node] = {}
     for route in routes:
         operations = paths.setdefault(route.path.replace("...}", "}"), {})
@@ -100,17 +108,16 @@ def _operation(route: Route, schemas: dict[Any, Node], components: dict[str, Any
 
 def _parameters(route: Route, schemas: dict[Any, Node], components: dict[str, Any]) -> Iterable[Node]:
     for name in route.parameters:
-        yield {"name": name, "in": "path", "required": True, "schema": _PARAMETERS[name]}
+        yield {"name": name, "in": "path", "required": True, **_PARAMETERS[name]}
     if route.query:
         schema = components[schemas[route.query]["$ref"].rpartition("/")[2]]
-        told = _attributes(route.query.__doc__ or "")
         for name, property_ in schema["properties"].items():
-            node: Node = {"name": name, "in": "query", "required": name in schema.get("required", ())}
-            if name in told:
-                node["description"] = told[name]
+            # OpenAPI has no style for `name.key=value`: the operation's text tells it.
             if property_.get("type") == "object":
-                node |= {"style": "deepObject", "explode": True}
-            yield node | {"schema": property_}
+                continue
+            node: Node = {"name": name, "in": "query", "required": name in schema.get("required", ())}
+            told = {key: value for key, value in property_.items() if key == "description"}
+            yield node | told | {"schema": {key: value for key, value in property_.items() if key not in told}}
     for name, text in route.headers.items():
         yield {"name": name, "in": "header", "required": False, "description": text, "schema": {"type": "string"}}
 
@@ -151,9 +158,10 @@ def _is_struct(kind: type | None) -> bool:
     return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 
 
-def _tell_plainly(schema: Node) -> None:
-    """Move what a docstring says of its fields to the fields."""
-    told = _attributes(schema.get("description", ""))
+def _tell_plainly(schema: Node, bases: tuple[type, ...]) -> None:
+    """Move what a docstring, and those of the structs it builds on, say of its fields to the fields."""
+    docstrings = [*(base.__doc__ or "" for base in reversed(bases)), schema.get("description", "")]
+    told = {name: text for docstring in docstrings for name, text in _attributes(docstring).items()}
     schema["description"] = schema.get("description", "").partition("\n")[0]
     for name, property_ in schema.get("properties", {}).items():
         if name in told:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import cache
 from http import HTTPStatus
@@ -13,6 +14,7 @@ from alcove import errors
 from alcove.errors import AlcoveError, Detail
 
 _RETRY_AFTER_S: Final = b"1"
+_ARGUMENT: Final = re.compile(r"\b(\w+)=True\b")
 
 
 class UnauthorizedError(AlcoveError):
@@ -144,7 +146,8 @@ def problem(error: AlcoveError, request_id: str, *, frank: bool = True) -> Probl
         request_id=request_id,
         field=error.field,
         limit=error.limit,
-        remedy="" if reticent else error.remedy,
+        # What a program sets with an argument, a caller sets with a parameter.
+        remedy="" if reticent else _ARGUMENT.sub(r"?\1=true", error.remedy),
         details={} if reticent else error.details,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Final, TypeAlias, final, get_type_hints
+from typing import Final, TypeAlias, final, get_origin, get_type_hints
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -74,6 +74,7 @@ class Route:
         self.body_optional = self.body is not None and all(
             not field.required for field in msgspec.structs.fields(self.body)
         )
+        self.known = tuple(self._known())
         self.no_query = self._default_query()
         self.text = inspect.getdoc(handler) or ""
 
@@ -84,6 +85,11 @@ class Route:
     def parameters(self) -> list[str]:
         """Names of the parameters in the path."""
         return [part[1:-1].removesuffix("...") for part in self.path.split("/") if part.startswith("{")]
+
+    def _known(self) -> Iterable[str]:
+        """Yield the parameters of the query as a caller writes them: a mapping's with a name of theirs."""
+        for field in msgspec.structs.fields(self.query) if self.query else ():
+            yield f"{field.name}.NAME" if get_origin(field.type) is dict else field.name
 
     def _default_query(self) -> msgspec.Struct | None:
         if self.query is None or any(field.required for field in msgspec.structs.fields(self.query)):

@@ -14,7 +14,9 @@ class AgentView(msgspec.Struct, frozen=True, kw_only=True):
     """An agent.
 
     Attributes:
+        name: Its name.
         kind: `command` or `function`.
+        description: One sentence.
         program: What would be run, empty for a function.
         network: What it may reach: `none` or `host`.
         available: Whether a run could start; the program itself was not run.
@@ -33,7 +35,11 @@ class AgentView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AgentList(msgspec.Struct, frozen=True, kw_only=True):
-    """All agents, by name."""
+    """All agents, by name.
+
+    Attributes:
+        agents: Each of them.
+    """
 
     agents: list[AgentView]
 

@@ -26,7 +26,11 @@ _STATUSES: Final = {RunStatus.FAILED: 502, RunStatus.LOST: 502, RunStatus.TIMED_
 
 
 class Chat(Start, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to say, to whom and where: without `session_id`, in a new session."""
+    """What to say, to whom and where.
+
+    Attributes:
+        session_id: Where; left out, in a new session.
+    """
 
     session_id: str | None = None
 
@@ -35,9 +39,12 @@ class ChatAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What came of it.
 
     Attributes:
+        session_id: Where it was said.
         response: The answer; of a run that failed, what went wrong.
-        status: How the run ended.
-        exit_code: The program's; null for functions, and when a signal ended it.
+        run_id: The run that answered.
+        status: How the run ended: `finished`, `failed`, `cancelled`, `timed_out` or `lost`.
+        exit_code: The program's, 128 + signal when a signal ended it; null for functions, and when its end was not seen.
+        agent: Who answered.
         error: Why it failed, empty otherwise.
     """
 

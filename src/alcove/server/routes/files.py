@@ -51,7 +51,16 @@ class FileView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FileList(msgspec.Struct, frozen=True, kw_only=True):
-    """The files of a workspace, recursively, by path; `truncated` when there are more."""
+    """The files of a workspace, recursively, by path.
+
+    Attributes:
+        session_id: Whose workspace.
+        work_directory: The workspace's name below the base.
+        absolute_work_directory: Where it is on the server; only an administrator is told.
+        files: Those of all folders, by path.
+        file_count: How many `files` has.
+        truncated: Whether there are more than are listed.
+    """
 
     session_id: str
     work_directory: str
@@ -62,13 +71,21 @@ class FileList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Kind(msgspec.Struct, frozen=True, kw_only=True):
-    """What to make."""
+    """What to make.
+
+    Attributes:
+        type: A `file` from the body, or a `folder`, which takes none.
+    """
 
     type: Literal["file", "folder"] = "file"
 
 
 class Deletion(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether a folder goes with everything in it."""
+    """How much to delete.
+
+    Attributes:
+        recursive: Whether a folder goes with everything in it.
+    """
 
     recursive: bool = False
 

@@ -45,7 +45,14 @@ class Append(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an append went."""
+    """Where an append went.
+
+    Attributes:
+        session_id: The session.
+        first_seq: The `seq` of the first message.
+        last_seq: The `seq` of the last one.
+        turn: The turn of the last one.
+    """
 
     session_id: str
     first_seq: int
@@ -59,6 +66,7 @@ class Range(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         after: Those with a higher `seq`; from the beginning otherwise.
         before: The last ones with a lower `seq`; not together with `after`.
+        limit: How many at most; a page of long messages may be shorter.
         hidden: Show popped and cleared messages too.
     """
 
@@ -69,7 +77,13 @@ class Range(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MessagesPage(msgspec.Struct, frozen=True, kw_only=True):
-    """Messages, oldest first, and where to go on: `after=next_after`, or `before=next_before`; null at the end."""
+    """Messages, oldest first, and where to go on.
+
+    Attributes:
+        messages: Oldest first.
+        next_after: Goes into `after` for the next page; null at the end, and when reading backwards.
+        next_before: Goes into `before` for the page before; null at the beginning, and when reading forwards.
+    """
 
     messages: list[MessageView]
     next_after: int | None
@@ -77,33 +91,55 @@ class MessagesPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rounds(msgspec.Struct, frozen=True, kw_only=True):
-    """How much of the conversation. A round is a user's message and what follows it."""
+    """How much of the conversation.
+
+    Attributes:
+        rounds: How many of the last; a round is a user's message and what follows it.
+        before: Only messages with a lower `seq`.
+    """
 
     rounds: Annotated[int, msgspec.Meta(ge=1, le=limits.WINDOW_ROUNDS)] = 10
     before: int | Unset = UNSET
 
 
 class Count(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How many of the last messages to take away."""
+    """How much to take away.
+
+    Attributes:
+        count: How many of the last visible messages.
+    """
 
     count: Annotated[int, msgspec.Meta(ge=1, le=limits.POP_MESSAGES)] = 1
 
 
 class Cleared(msgspec.Struct, frozen=True, kw_only=True):
-    """How many messages were hidden."""
+    """What a clearing did.
+
+    Attributes:
+        hidden: How many messages were visible before.
+    """
 
     hidden: int
 
 
 class TurnRange(msgspec.Struct, frozen=True, kw_only=True):
-    """Which turns: `before` is the lowest number seen."""
+    """Which turns.
+
+    Attributes:
+        before: Those with a lower `number`: for the next page, the lowest one seen.
+        limit: How many at most.
+    """
 
     before: int | Unset = UNSET
     limit: MessageLimit = limits.PAGE_DEFAULT
 
 
 class Turns(msgspec.Struct, frozen=True, kw_only=True):
-    """Turns, newest first."""
+    """Turns.
+
+    Attributes:
+        turns: Newest first.
+    """
 
     turns: list[TurnView]
 

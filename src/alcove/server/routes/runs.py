@@ -34,7 +34,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         message: What the user says.
         agent: Who answers; by default the session's agent, else the installation's.
         language: Language to reply in, for agents that are asked to.
-        timeout_s: Wall time; the agent's own by default.
+        timeout_s: Seconds of wall time until it is ended; the agent's own by default.
     """
 
     message: Annotated[str, msgspec.Meta(min_length=1)]
@@ -44,14 +44,23 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class RunList(msgspec.Struct, frozen=True, kw_only=True):
-    """Runs, newest first; `next_cursor` goes into `cursor` for the next page, null on the last."""
+    """A page of runs.
+
+    Attributes:
+        runs: Newest first.
+        next_cursor: Goes into `cursor` for the next page; null on the last.
+    """
 
     runs: list[RunView]
     next_cursor: str | None
 
 
 class After(msgspec.Struct, frozen=True, kw_only=True):
-    """Where to go on: the last number that was heard, 0 for the beginning."""
+    """Where to go on.
+
+    Attributes:
+        after: The last number that was heard; 0 for the beginning.
+    """
 
     after: Annotated[int, msgspec.Meta(ge=0)] = 0
 

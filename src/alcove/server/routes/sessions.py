@@ -22,20 +22,30 @@ from alcove.server.routes.views import (
     Paging,
     SessionPage,
     SessionView,
+    SummaryView,
     Title,
     Ttl,
     Unset,
     given,
     session_view,
+    summary_view,
 )
-from alcove.sessions.model import Changes, Session, Status, Summary
+from alcove.sessions.model import Changes, Session, Status
 from alcove.values import Metadata, Scalar
 
 UNSET = msgspec.UNSET
 
 
 class Child(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A child to be. What is left out is its parent's."""
+    """A child to be.
+
+    Attributes:
+        title: What it is about.
+        user_id: Whose session; its parent's when left out, nobody's for a root.
+        agent: Who answers by default; its parent's when left out, the installation's for a root.
+        key: The caller's own name for it, unique per app and user outside the trash.
+        metadata: The caller's own facts; lists can be filtered by those that are scalars.
+    """
 
     title: Title = ""
     user_id: Name | None = None
@@ -50,6 +60,7 @@ class Creation(Child, frozen=True, kw_only=True, forbid_unknown_fields=True):
     Attributes:
         session_id: The caller's own id; a UUIDv7 otherwise.
         parent_id: Makes it a child.
+        app: Which application; its parent's when left out, none for a root.
         ttl_s: Seconds it may be idle before it expires; null for ever; the server's default when left out.
     """
 
@@ -60,7 +71,15 @@ class Creation(Child, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Patch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Changes, as a merge patch (RFC 7396): what is left out stays, a null removes a name of metadata or the TTL."""
+    """Changes, as a merge patch (RFC 7396): what is left out stays.
+
+    Attributes:
+        title: What it is about.
+        agent: Who answers by default; empty for the installation's.
+        metadata: Names to set; those with null are removed, the others stay.
+        pinned: Whether it never expires, whatever its TTL.
+        ttl_s: Seconds it may be idle before it expires; null for ever.
+    """
 
     title: Title | Unset = UNSET
     agent: Name | Unset = UNSET
@@ -74,11 +93,15 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         user_id: Exactly this user; empty for nobody's.
+        app: Exactly this application; empty for none.
         parent_id: Direct children of this session; empty for roots.
+        root_id: Those of this session's tree, itself included.
         status: `active`, `expired` or `trashed`; all but the trashed otherwise.
         metadata: Written `metadata.NAME=VALUE`: a JSON scalar where VALUE is one, else text.
         active_since: Epoch seconds, inclusive.
         active_before: Epoch seconds, exclusive.
+        limit: How many at most.
+        cursor: The `next_cursor` of the page before.
     """
 
     user_id: str | Unset = UNSET
@@ -94,19 +117,31 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """How much of a tree."""
+    """How much of a tree.
+
+    Attributes:
+        limit: How many sessions at most; the nearest come first.
+    """
 
     limit: Annotated[int, msgspec.Meta(ge=1, le=limits.TREE_SESSIONS)] = limits.TREE_SESSIONS
 
 
 class Deletion(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether to skip the trash."""
+    """How to delete.
+
+    Attributes:
+        purge: Whether to skip the trash: it is gone for good.
+    """
 
     purge: bool = False
 
 
 class Tree(msgspec.Struct, frozen=True, kw_only=True):
-    """A session and its descendants, nearest first."""
+    """A session and its descendants.
+
+    Attributes:
+        sessions: Nearest first, itself in front.
+    """
 
     sessions: list[SessionView]
 
@@ -130,7 +165,11 @@ async def create(call: Call, body: Creation) -> SessionView:
 
 
 async def list_sessions(call: Call, query: Filter) -> SessionPage:
-    """List sessions, newest first. Pages stay whole while sessions come and go."""
+    """List sessions, newest first. Pages stay whole while sessions come and go.
+
+    `metadata.NAME=VALUE`, for as many names as wanted, lists those whose metadata has exactly that under NAME: a JSON
+    scalar where VALUE is one, else text. So `metadata.n=5` asks for the number and `metadata.n="5"` for the text.
+    """
     page = await call.hub.sessions.list(
         user_id=given(query.user_id),
         app=given(query.app),
@@ -168,9 +207,9 @@ async def touch(call: Call) -> SessionView:
     return _tagged(call, await call.hub.sessions.touch(call.session_id))
 
 
-async def summary(call: Call) -> Summary:
+async def summary(call: Call) -> SummaryView:
     """Show a session in a few words."""
-    return await call.hub.sessions.summary(call.session_id)
+    return summary_view(await call.session())
 
 
 async def children(call: Call, query: Paging) -> SessionPage:

@@ -21,20 +21,34 @@ from alcove.telemetry.metrics import MEDIA_TYPE
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """That the server answers."""
+    """That the server answers.
+
+    Attributes:
+        status: Always `healthy`.
+        version: Alcove's.
+    """
 
     status: Literal["healthy"] = "healthy"
     version: str = alcove.__version__
 
 
 class Alive(msgspec.Struct, frozen=True, kw_only=True):
-    """That the process runs."""
+    """That the process runs.
+
+    Attributes:
+        status: Always `alive`.
+    """
 
     status: Literal["alive"] = "alive"
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True):
-    """That requests can be served: the database took a write, and there is room on the disks."""
+    """That requests can be served: the database took a write, and there is room on the disks.
+
+    Attributes:
+        status: Always `ready`.
+        disk_free_bytes: On the fuller one of the disks of home and base.
+    """
 
     status: Literal["ready"] = "ready"
     disk_free_bytes: int
@@ -44,6 +58,8 @@ class RungView(msgspec.Struct, frozen=True, kw_only=True):
     """What a way to confine programs was found to guarantee on this machine.
 
     Attributes:
+        rung: Its name.
+        available: Whether runs could be confined by it.
         guarantees: Each, and whether it holds.
         holes: By guarantee, the attempts of the probe that succeeded.
         failure: Why a confined start failed, empty when it did not.

@@ -16,6 +16,8 @@ class Live(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     Attributes:
         key: The caller's own name for it.
+        app: Which application; empty for none.
+        agent: Who answers by default; empty for the installation's.
         ttl_s: Seconds it may be idle before it expires; null for ever; the server's default when left out.
     """
 

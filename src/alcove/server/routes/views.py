@@ -24,8 +24,8 @@ Title = Annotated[str, msgspec.Meta(max_length=limits.TITLE_CHARS)]
 JsonObject = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})]
 
 
-class SessionView(msgspec.Struct, frozen=True, kw_only=True):
-    """A session.
+class SummaryView(msgspec.Struct, frozen=True, kw_only=True):
+    """A session in a few words.
 
     Attributes:
         session_id: Its id, and the name of its folder.
@@ -33,13 +33,13 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
         last_activity: Epoch seconds of the last append, run, file write, touch or `live`; never of a read.
         message_count: Messages that are visible.
         turn_count: Turns ever opened.
-        work_directory: The folder's name below the base.
-        absolute_work_directory: Where it is on the server; only an administrator is told.
+        status: `active`, `expired` or `trashed`.
+        user_id: Whose session; empty for nobody's.
+        title: What it is about.
         parent_id: Null for a root.
-        expires_at: When it expires unless something happens; null for never.
-        ttl_s: How long it may be idle; null for ever.
-        version: Counts the changes to title, agent, metadata, pin and TTL: the ETag.
-        run_id: The run that holds it now; null when it is free.
+        root_id: The root of its tree; its own id for a root.
+        depth: 0 for a root, its parent's plus one for a child.
+        child_count: Direct children outside the trash.
     """
 
     session_id: str
@@ -47,19 +47,39 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
     last_activity: float
     message_count: int
     turn_count: int
-    work_directory: str
-    absolute_work_directory: str | msgspec.UnsetType = msgspec.UNSET
     status: str
     user_id: str
-    app: str
-    key: str | None
     title: str
-    agent: str
-    metadata: JsonObject
     parent_id: str | None
     root_id: str
     depth: int
     child_count: int
+
+
+class SessionView(SummaryView, frozen=True, kw_only=True):
+    """A session.
+
+    Attributes:
+        work_directory: The folder's name below the base.
+        absolute_work_directory: Where it is on the server; only an administrator is told.
+        app: Which application; empty for none.
+        key: The caller's own name for it; null for none.
+        agent: Who answers by default; empty for the installation's.
+        metadata: The caller's own facts.
+        last_seq: The `seq` of the last message ever appended; 0 when there is none.
+        pinned: Whether it never expires, whatever its TTL.
+        expires_at: When it expires unless something happens; null for never.
+        ttl_s: How long it may be idle; null for ever.
+        version: Counts the changes to title, agent, metadata, pin and TTL: the ETag.
+        run_id: The run that holds it now; null when it is free.
+    """
+
+    work_directory: str
+    absolute_work_directory: str | msgspec.UnsetType = msgspec.UNSET
+    app: str
+    key: str | None
+    agent: str
+    metadata: JsonObject
     last_seq: int
     pinned: bool
     ttl_s: float | None
@@ -69,7 +89,12 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionPage(msgspec.Struct, frozen=True, kw_only=True):
-    """Sessions, newest first; `next_cursor` goes into `cursor` for the next page, null on the last."""
+    """A page of sessions.
+
+    Attributes:
+        sessions: Newest first.
+        next_cursor: Goes into `cursor` for the next page; null on the last.
+    """
 
     sessions: list[SessionView]
     next_cursor: str | None
@@ -80,11 +105,15 @@ class MessageView(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         seq: Dense per session, from 1, never reused.
-        turn: The turn that it belongs to.
+        turn: The turn that it belongs to; 0 before the first of a user.
         role: Who speaks.
         content: Text, or a list of parts.
         hidden: Whether it was popped or cleared.
         created_at: Epoch seconds.
+        name: The speaker's or the tool's.
+        tool_calls: What an assistant asks tools to do, as the provider gave it.
+        tool_call_id: Which call a tool message answers.
+        metadata: The caller's own facts; Alcove's about an answer.
     """
 
     seq: int
@@ -100,13 +129,25 @@ class MessageView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MessageList(msgspec.Struct, frozen=True, kw_only=True):
-    """Messages, oldest first."""
+    """Messages.
+
+    Attributes:
+        messages: Oldest first.
+    """
 
     messages: list[MessageView]
 
 
 class TurnView(msgspec.Struct, frozen=True, kw_only=True):
-    """One exchange; `run_id` is null when no run of Alcove's answered, `closed_at` while it is open."""
+    """One exchange.
+
+    Attributes:
+        number: From 1, dense per session.
+        status: `open` while its run works; `done`, `failed`, `cancelled` or `lost` afterwards.
+        run_id: The run that answered; null when none of Alcove's did.
+        opened_at: Epoch seconds.
+        closed_at: Epoch seconds; null while it is open.
+    """
 
     number: int
     status: str
@@ -119,13 +160,20 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     """A run.
 
     Attributes:
-        status: `running`, or how it ended: `finished failed cancelled timed_out lost`.
-        exit_code: The program's; null for functions, while it runs, and when a signal ended it.
+        run_id: Its id.
+        session_id: Where it works.
+        turn: The turn that it answers.
+        agent: Who answers.
+        status: `running`, or how it ended: `finished`, `failed`, `cancelled`, `timed_out` or `lost`.
+        exit_code: The program's, 128 + signal when a signal ended it; null while it runs, for functions, and when its end was
+            not seen.
+        error: Why it failed, empty otherwise.
         answer_seq: The message that is its answer; null while there is none.
         rung: The sandbox that it ran in.
         guarantees: What that rung was proven to guarantee.
         authority: What it may touch, frozen when it started; only an administrator is told.
         digest: SHA-256 of that, in hex.
+        created_at: Epoch seconds.
         ended_at: Epoch seconds; null while it runs.
     """
 
@@ -146,7 +194,12 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Paging(msgspec.Struct, frozen=True, kw_only=True):
-    """Which page: `cursor` is the `next_cursor` of the one before."""
+    """Which page.
+
+    Attributes:
+        limit: How many at most.
+        cursor: The `next_cursor` of the page before.
+    """
 
     limit: PageLimit = limits.PAGE_DEFAULT
     cursor: str | Unset = msgspec.UNSET
@@ -155,6 +208,24 @@ class Paging(msgspec.Struct, frozen=True, kw_only=True):
 def given(value: T | Unset) -> T | None:
     """Return a parameter, None when it was left out. Null as a default would be said by the text `null` too."""
     return None if isinstance(value, Unset) else value
+
+
+def summary_view(session: Session) -> SummaryView:
+    """Return a session in a few words."""
+    return SummaryView(
+        session_id=session.id,
+        created_at=seconds(session.created_us),
+        last_activity=seconds(session.last_activity_us),
+        message_count=session.message_count,
+        turn_count=session.turn_count,
+        status=session.status,
+        user_id=session.user_id,
+        title=session.title,
+        parent_id=session.parent_id or None,
+        root_id=session.root_id,
+        depth=session.depth,
+        child_count=session.child_count,
+    )
 
 
 def session_view(call: Call, session: Session) -> SessionView:
