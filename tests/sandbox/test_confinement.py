@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 
 from alcove.sandbox.plan import Rung
-from sandbox.conftest import ENV, PYTHON, ROOT, UIDS, World, line
+from alcove.sandbox.spawner import Spawner
+from alcove.sandbox.system import SYSTEM
+from sandbox.conftest import ENV, PYTHON, PYTHON_FOLDERS, ROOT, UIDS, World, finish, line
 
 STATUS = "import json; print(json.dumps(dict(l.split(':', 1) for l in open('/proc/self/status') if ':' in l)))"
 CONNECT = "import socket, sys; socket.create_connection(('127.0.0.1', int(sys.argv[1])), 5).close(); print('reached')"
@@ -58,6 +60,16 @@ async def test_a_program_runs_as_the_leased_uid_or_as_the_server(world: World) -
     assert own["Gid"].split() == [str(gid)] * 4
     if ROOT:
         assert own["Groups"] == ""
+
+
+@pytest.mark.skipif(not ROOT, reason="an ordinary user cannot change its groups")
+async def test_a_leased_uid_has_none_of_the_groups_of_the_server(opened: Callable[..., Any], rung: Rung) -> None:
+    groups = os.getgroups()
+    os.setgroups([1, 2, 3])
+    try:
+        assert (await status(await opened(rung)))["Groups"] == ""
+    finally:
+        os.setgroups(groups)
 
 
 async def test_the_environment_is_exactly_what_the_policy_says(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,13 +169,16 @@ async def test_read_grants_are_read_only(confined_world: World, base: Path) -> N
 
 async def test_userns_shows_only_what_was_granted(opened: Callable[..., Any], base: Path) -> None:
     world: World = await opened("userns")
+    folder = world.session()
     world.session("neighbour")
     program = (
-        "import os; print(os.listdir(os.path.dirname(os.getcwd())), os.path.exists('/home'),"
+        "import os; print(os.listdir(os.path.dirname(os.getcwd())), *sorted(os.listdir('/')),"
         "sorted(n for n in os.listdir('/proc') if n.isdigit()), os.listdir('/dev/shm'), os.uname().nodename)"
     )
     outcome = await world.python(program)
-    assert outcome.stdout.decode() == "['own'] False ['1', '2'] [] alcove\n"
+    top = {name.split("/")[1] for name in (*SYSTEM, *PYTHON_FOLDERS, folder) if os.path.exists(name)}
+    names = sorted(top | {"dev", "etc", "proc", "run", "tmp", "var"})
+    assert outcome.stdout.decode() == f"['own'] {' '.join(names)} ['1', '2'] [] alcove\n"
 
 
 async def test_userns_gives_a_private_tmp_and_knows_its_user(opened: Callable[..., Any]) -> None:
@@ -256,3 +271,35 @@ async def test_a_program_that_never_reads_blocks_nobody(world: World) -> None:
     process = await world.start("/bin/sh", "-c", "echo up; exec sleep 600", stdin=b"x" * (1 << 20))
     assert await line(process) == b"up\n"
     await process.kill()
+
+
+@pytest.mark.parametrize("abi", [1, 2, 3, 4, 5])
+async def test_an_older_landlock_still_keeps_files_apart(
+    confined_world: World, broken: Callable[[str], Spawner], abi: int
+) -> None:
+    secret = Path(confined_world.session("neighbour", UIDS[0]), "secret")
+    secret.write_text("of the neighbour")
+    secret.chmod(0o644)
+    if ROOT:
+        os.chown(secret, UIDS[0], UIDS[0])
+    spawner = broken(f"from alcove.sandbox import landlock; landlock.abi = lambda: {abi}")
+    script = f"echo mine > here; cat here; cat {secret}; echo x >> {secret}"
+    policy = confined_world.policy("/bin/sh", "-c", script)
+    outcome = await finish(await spawner.start(policy.plan(confined_world.sandbox.rung), b""))
+    assert outcome.stdout == b"mine\n"
+    assert secret.read_text() == "of the neighbour"
+
+
+@pytest.mark.skipif(not ROOT, reason="about programs that run as root")
+async def test_a_program_that_runs_as_root_has_no_power_over_the_machine(opened: Callable[..., Any]) -> None:
+    world: World = await opened("userns", uids=False)
+    folder = world.session("own", 0)
+    os.chown(folder, 0, 0)
+    program = (
+        "import os\n"
+        "for p in ('/proc/sysrq-trigger', '/proc/sys/kernel/core_pattern', '/usr/bin/env', '/etc/passwd', '/'):\n"
+        "    assert not os.access(p, os.W_OK), p\n"
+        "print(os.getuid())"
+    )
+    outcome = await world.python(program, uid=None)
+    assert (outcome.stdout, outcome.stderr) == (b"0\n", b"")

@@ -161,6 +161,18 @@ async def test_a_dead_supervisor_takes_its_tree_along(world: World) -> None:
     assert processes_with(token) == []
 
 
+async def test_a_program_ends_when_spawner_and_supervisor_end_at_once(world: World) -> None:
+    token = new_token()
+    process = await world.start("/bin/sleep", token)
+    spawner = world.sandbox.spawner_pid
+    assert spawner is not None
+    os.kill(spawner, signal.SIGSTOP)  # so that it cannot see to what the supervisor leaves
+    os.kill(process.pid, signal.SIGKILL)
+    os.kill(spawner, signal.SIGKILL)
+    assert await process.wait() == Exit(code=None, signal=signal.SIGKILL)
+    await until(lambda: not processes_with(token))
+
+
 async def test_closing_ends_every_tree(world: World) -> None:
     token = new_token()
     running = [await lively(world, token) for _ in range(3)]
@@ -214,6 +226,20 @@ async def test_a_dead_server_takes_everything_along(
         owner.wait()
     await until(lambda: not processes_with(token))
     await until(lambda: ended(spawner))
+
+
+async def test_closing_leaves_no_supervisor_that_waits_for_a_run(
+    world: World, broken: Callable[[str], Spawner]
+) -> None:
+    token = new_token()
+    for patience in range(10):
+        spawner = broken(f"# {token}")  # forked processes have the arguments of the spawner
+        process = await spawner.start(world.policy("true").plan(world.sandbox.rung), b"")
+        await finish(process)
+        for _ in range(patience * 20):
+            await asyncio.sleep(0)
+        await spawner.close()
+    await until(lambda: not processes_with(token), within_s=5)
 
 
 @pytest.mark.parametrize("confined", ["userns", *(["landlock"] if ROOT else [])])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,17 @@ from typing import Any
 import pytest
 
 from alcove.errors import AgentUnavailableError, LaunchError
-from alcove.sandbox import launcher
+from alcove.sandbox import launcher, processes
 from alcove.sandbox.plan import Rung
 from alcove.sandbox.spawner import Exit, Spawner
 from sandbox.conftest import World, finish, new_token, processes_with, until
 
-STEPS = [name for name, _ in launcher.STEPS]
+STEPS = [name for name, _ in (*launcher.AHEAD, *launcher.STEPS)]
 FAIL = """
-from alcove.sandbox import launcher
-def fail(plan):
+from alcove.sandbox import launcher, processes
+def fail(*_):
     {deed}
+launcher.AHEAD = [(name, fail if name == {step!r} else step) for name, step in launcher.AHEAD]
 launcher.STEPS = [(name, fail if name == {step!r} else step) for name, step in launcher.STEPS]
 """
 RAISE = "raise OSError(5, 'on purpose')"
@@ -49,7 +51,9 @@ async def test_a_step_that_breaks_is_named_and_nothing_runs(
         assert error.details["step"] == step
 
 
-@pytest.mark.parametrize(("step", "function"), [("view", "build"), ("host", "name_host"), ("ids", "map_ids")])
+@pytest.mark.parametrize(
+    ("step", "function"), [("view", "furnish"), ("view", "grant"), ("host", "name_host"), ("ids", "map_ids")]
+)
 async def test_a_broken_view_is_named_and_nothing_runs(
     opened: Callable[..., Any], broken: Callable[[str], Spawner], step: str, function: str
 ) -> None:
@@ -141,13 +145,22 @@ async def test_a_failed_start_leaves_no_descriptor(world: World) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+async def spare_made(world: World) -> None:
+    """Wait until the spawner has a supervisor waiting for the next run, and nothing else to do."""
+    spawner = world.sandbox.spawner_pid or 0
+    await until(lambda: len([p for p in processes.descendants(spawner).values() if p.parent == spawner]) == 1)
+    await until(lambda: len(processes.descendants(spawner)) == 2)
+
+
 async def test_a_finished_run_leaves_no_descriptor_and_the_spawner_none(world: World) -> None:
     await world.shell("true")
+    await spare_made(world)
     mine = len(os.listdir("/proc/self/fd"))
     its = len(os.listdir(f"/proc/{world.sandbox.spawner_pid}/fd"))
     for _ in range(10):
         await world.shell("true")
     assert len(os.listdir("/proc/self/fd")) == mine
+    await spare_made(world)
     assert len(os.listdir(f"/proc/{world.sandbox.spawner_pid}/fd")) == its
 
 
@@ -161,8 +174,10 @@ async def test_the_spawner_knows_nothing_of_the_server_and_of_no_run(
     spawner = f"/proc/{world.sandbox.spawner_pid}"
     assert Path(spawner, "environ").read_bytes() == b""
     targets = [os.readlink(f"{spawner}/fd/{name}") for name in os.listdir(f"{spawner}/fd")]
-    assert {target.split(":")[0] for target in targets} == {"/dev/null", "socket", "anon_inode"}
-    assert sum(target.startswith("socket") for target in targets) == 1
+    # Its control socket, and the way to and from the supervisor that waits for the next run.
+    assert {target.split(":")[0] for target in targets} <= {"/dev/null", "socket", "pipe", "anon_inode"}
+    assert sum(target.startswith("socket") for target in targets) <= 2
+    assert sum(target.startswith("pipe") for target in targets) <= 1
     assert token.encode() not in _memory(f"{spawner}/mem", f"{spawner}/maps")
 
 
@@ -197,6 +212,35 @@ async def test_a_reader_that_waits_slows_the_program_down(world: World) -> None:
     assert int(at.read_text() or 0) < 200
     outcome = await finish(process)
     assert len(outcome.stdout) == 2_000_000
+
+
+async def test_a_spare_that_died_is_not_used(world: World) -> None:
+    for _ in range(3):
+        await world.shell("true")
+        await spare_made(world)
+        for pid, process in processes.descendants(world.sandbox.spawner_pid or 0).items():
+            processes.send(pid, process.started, signal.SIGKILL)
+        await until(lambda: not processes.descendants(world.sandbox.spawner_pid or 0))
+    assert (await world.shell("echo on")).stdout == b"on\n"
+
+
+async def test_a_change_of_kind_gets_a_supervisor_of_that_kind(confined_world: World) -> None:
+    for network in ("none", "host", "none", "host"):
+        outcome = await confined_world.shell("ls /proc/net/dev; wc -l < /proc/net/dev", network=network)
+        assert outcome.exit.code == 0
+        outcome = await confined_world.python("import socket; socket.socket(socket.AF_INET)", network=network)
+        assert (outcome.exit.code == 0) == (network == "host" or confined_world.sandbox.rung == "userns")
+
+
+async def test_a_session_made_after_the_waiting_supervisor_is_seen(opened: Callable[..., Any], base: Path) -> None:
+    world: World = await opened("userns")
+    await world.shell("true")
+    await spare_made(world)
+    later = Path(world.session("later"), "file")
+    later.write_text("here")
+    folder = str(later.parent)
+    outcome = await world.shell("cat file", cwd=folder, write=(folder,))
+    assert outcome.stdout == b"here"
 
 
 async def test_fifty_programs_run_at_once(opened: Callable[..., Any], confined: Rung) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from alcove.errors import ConfigurationError, InvalidError
-from alcove.sandbox.policy import SYSTEM, Policy
+from alcove.sandbox.policy import Policy
+from alcove.sandbox.system import SYSTEM
 
 
 def policy(**changes: Any) -> Policy:

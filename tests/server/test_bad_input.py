@@ -91,10 +91,16 @@ async def test_a_wrong_body_names_the_field(call: Client, own: str, path: str, b
     ("query", "field"),
     [("colour=red", "colour"), ("limit=x", "limit"), ("limit=0", "limit"), ("limit=201", "limit"), ("limit=1&limit=2",
      "limit"), ("status=odd", "status"), ("cursor=%00", "cursor"), ("user_id=%ff", "query"), ("active_since=nan",
-     "active_since"), ("active_since=1e300", "active_since")],
+     "active_since"), ("active_since=1e300", "active_since"), ("metadata=5", "metadata"), ("metadata[n]=5", "metadata[n]"), ("limit.n=5", "limit.n")],
 )  # fmt: skip
 async def test_a_wrong_query_names_the_parameter(call: Client, query: str, field: str) -> None:
     assert _problem(await call("GET", f"/api/v1/sessions?{query}"), 400)["field"] == field
+
+
+async def test_an_unknown_parameter_is_told_how_those_are_written_that_there_are(call: Client) -> None:
+    remedy = _problem(await call("GET", "/api/v1/sessions?metadata=5"), 400)["remedy"]
+    assert "metadata.NAME" in remedy.removeprefix("known: ").split(", ")
+    assert "metadata" not in remedy.removeprefix("known: ").split(", ")
 
 
 async def test_a_query_where_none_is_taken_is_refused(call: Client) -> None:

@@ -58,6 +58,30 @@ async def test_the_description_is_served(call: Client) -> None:
     assert msgspec.json.decode(answer.body) == msgspec.json.decode(msgspec.json.encode(DESCRIPTION))
 
 
+def test_every_field_and_parameter_is_described() -> None:
+    for name, schema in DESCRIPTION["components"]["schemas"].items():
+        for field, told in schema.get("properties", {}).items():
+            assert told.get("description"), f"{name}.{field}"
+    for path, operations in DESCRIPTION["paths"].items():
+        for operation in operations.values():
+            for parameter in operation["parameters"]:
+                assert parameter.get("description"), f"{path} {parameter['name']}"
+
+
+def test_the_filter_that_openapi_has_no_style_for_is_told_in_words() -> None:
+    operation = DESCRIPTION["paths"]["/api/v1/sessions"]["get"]
+    assert "metadata" not in {parameter["name"] for parameter in operation["parameters"]}
+    assert "metadata.NAME=VALUE" in operation["description"]
+
+
+async def test_the_page_shows_nothing_empty_and_no_markup(call: Client) -> None:
+    page = (await call("GET", "/docs")).body.decode()
+    assert "`" not in page
+    assert "<table></table>" not in page
+    assert "<code></code>" not in page
+    assert page.count("<b>Problems</b>") == len(ROUTES)
+
+
 async def test_the_page_loads_nothing_from_elsewhere(call: Client) -> None:
     answer = await call("GET", "/docs")
     page = answer.body.decode()

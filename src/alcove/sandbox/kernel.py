@@ -29,6 +29,7 @@ mq_getsetattr 245 185    mq_notify 244 184         mq_open 240 180          mq_t
 mq_timedsend 242 182     mq_unlink 241 181         msgctl 71 187            msgget 68 186
 msgrcv 70 188            msgsnd 69 189             name_to_handle_at 303 264
 nfsservctl 180 42        open_by_handle_at 304 265 open_tree 428 428        open_tree_attr 467 467
+openat2 437 437
 perf_event_open 298 241  pidfd_getfd 438 438       pidfd_send_signal 424 424
 pivot_root 155 41        prctl 157 167             prlimit64 302 261        process_madvise 440 440
 process_mrelease 448 448 process_vm_readv 310 270  process_vm_writev 311 271
@@ -105,14 +106,29 @@ def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> No
     call("mount", source.encode(), os.fsencode(target), kind.encode(), flags, data.encode())
 
 
-def copy_tree(path: str, attributes: int) -> int:
-    """Return a descriptor of a detached copy of the mounts at and below `path`, with `attributes` (MS_*) added."""
+def copy_tree(path: str, attributes: int, *, root: int | None = None) -> int:
+    """Return a descriptor of a detached copy of the mounts at and below `path`, with `attributes` (MS_*) added.
+
+    Args:
+        path: Absolute; links are followed.
+        attributes: Added to every mount of the copy.
+        root: A descriptor of the folder that counts as the root for the path and for links; None for the real one.
+    """
     try:
-        tree = call("open_tree", _AT_FDCWD, os.fsencode(path), _OPEN_TREE_CLONE | _AT_RECURSIVE | os.O_CLOEXEC)
+        found = os.open(path, os.O_PATH) if root is None else _open_in_root(root, path)
+        try:
+            tree = call("open_tree", found, b"", _AT_EMPTY_PATH | _OPEN_TREE_CLONE | _AT_RECURSIVE | os.O_CLOEXEC)
+        finally:
+            os.close(found)
         set_attributes(tree, attributes)
     except OSError as error:
         raise OSError(error.errno, error.strerror, path) from error
     return tree
+
+
+def _open_in_root(root: int, path: str) -> int:
+    how = (ctypes.c_uint64 * 3)(os.O_PATH | os.O_CLOEXEC, 0, 0x10)  # RESOLVE_IN_ROOT
+    return call("openat2", root, os.fsencode(path), how, ctypes.sizeof(how))
 
 
 def set_attributes(tree: int, attributes: int, *, below: bool = True) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
+from collections.abc import Iterable
 
 from alcove.sandbox import kernel
 
@@ -39,24 +40,48 @@ def abi() -> int:
         return 0
 
 
-def ruleset(rules: list[tuple[str, int]], *, tcp: bool) -> int:
-    """Return a descriptor of a domain in which `rules` (path, rights) are allowed and nothing else.
+def ruleset(*, tcp: bool) -> int:
+    """Return a descriptor of a domain in which nothing is allowed yet.
 
     Args:
-        rules: Paths are opened here and now, so it is the files they name at this moment that count.
         tcp: Whether TCP stays as it is; otherwise it can neither bind nor connect.
 
     Raises:
-        OSError: A path cannot be opened (`filename` is set), or this kernel has no Landlock.
+        OSError: This kernel has no Landlock.
     """
     version = abi()
-    handled = _RIGHTS.get(version, (1 << 16) - 1)
-    fields = [handled, 0 if tcp or version < 4 else _TCP, 0 if version < ABI_SIGNALS else _SCOPES]
+    fields = [_handled(version), 0 if tcp or version < 4 else _TCP, 0 if version < ABI_SIGNALS else _SCOPES]
     size = 8 if version < 4 else 16 if version < ABI_SIGNALS else 24
-    domain = kernel.call("landlock_create_ruleset", struct.pack("3Q", *fields), size, 0)
-    for path, rights in rules:
-        _allow(domain, path, rights & handled)
-    return domain
+    return kernel.call("landlock_create_ruleset", struct.pack("3Q", *fields), size, 0)
+
+
+def allow(domain: int, paths: Iterable[str], rights: int, *, present: bool = True) -> None:
+    """Allow `rights` on these paths and on everything below them.
+
+    They are opened here and now, so it is the files they name at this moment that count.
+
+    Args:
+        domain: From `ruleset`.
+        paths: Absolute; links are followed.
+        rights: Of the constants above.
+        present: Whether each path has to be there.
+
+    Raises:
+        OSError: A path cannot be opened; `filename` is set.
+    """
+    rights &= _handled(abi())
+    for path in paths:
+        try:
+            beneath = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except FileNotFoundError:
+            if present:
+                raise
+            continue
+        try:
+            kept = rights if stat.S_ISDIR(os.fstat(beneath).st_mode) else rights & _ON_FILES
+            kernel.call("landlock_add_rule", domain, 1, struct.pack("=Qi", kept, beneath), 0)
+        finally:
+            os.close(beneath)
 
 
 def restrict(domain: int) -> None:
@@ -64,11 +89,5 @@ def restrict(domain: int) -> None:
     kernel.call("landlock_restrict_self", domain, 0)
 
 
-def _allow(domain: int, path: str, rights: int) -> None:
-    beneath = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISDIR(os.fstat(beneath).st_mode):
-            rights &= _ON_FILES
-        kernel.call("landlock_add_rule", domain, 1, struct.pack("=Qi", rights, beneath), 0)
-    finally:
-        os.close(beneath)
+def _handled(version: int) -> int:
+    return _RIGHTS.get(version, (1 << 16) - 1)

@@ -1,8 +1,9 @@
-"""The last steps of a run's main process, from a fork of the supervisor to the program.
+"""The steps of a run's main process, from a fork of its supervisor to the program.
 
 Runs in a child of the warm spawner: standard library only. The order is strict and every step has a name, which is
 written to the report before the step is taken: whatever happens, the supervisor knows how far it came. A step that
-fails ends the process; nothing but the last step can start the program.
+fails ends the process; nothing but the last step can start the program. The first steps are taken ahead, before there
+is a run to start.
 """
 
 from __future__ import annotations
@@ -11,27 +12,42 @@ import errno
 import os
 import resource
 import signal
+import socket
 from collections.abc import Callable
 from typing import NoReturn
 
-from alcove.sandbox import attempts, kernel, landlock, namespaces, seccomp
-from alcove.sandbox.plan import Plan, keep_only
-
-_REPORT, _DOMAIN = 3, 4  # where the report and the Landlock domain are kept until the program starts
+from alcove.sandbox import attempts, kernel, landlock, seccomp, system
+from alcove.sandbox.plan import Kind, Plan, keep_only, read_plan
 
 # Compiled once, in the spawner. By (sockets, shared), see `seccomp.build`.
 FILTERS: dict[tuple[bool, bool], bytes] = {}
 
 
-def launch(plan: Plan, report: int) -> NoReturn:
-    """Become the program of the plan, confined, or report which step failed and end."""
+def launch(kind: Kind, channel: socket.socket, report: int) -> NoReturn:
+    """Become the program of a plan, confined, or report which step failed and end.
+
+    Args:
+        kind: What kind of plan it will be.
+        channel: From which the plan and the program's standard descriptors come, as soon as there is a run.
+        report: Where `step NAME` and `failed ERRNO DETAIL` are written; it ends when the program starts.
+    """
     try:
-        os.dup2(report, _REPORT, inheritable=False)
-        for name, step in STEPS:
-            os.write(_REPORT, f"step {name}\n".encode())
-            step(plan)
+        # Above all not the supervisor's end of the channel: it ends with the supervisor, and then so does this.
+        keep_only(0, 1, 2, channel.fileno(), report)
+        start = Start(kind, report)
+        for name, prepare in AHEAD:
+            os.write(report, f"step {name}\n".encode())
+            prepare(start)
+        _, descriptors, _, _ = socket.recv_fds(channel, 1, 4)
+        if len(descriptors) == 4:
+            plan = read_plan(descriptors[0])
+            for number, descriptor in enumerate(descriptors[1:]):
+                os.dup2(descriptor, number)
+            for name, step in STEPS:
+                os.write(report, f"step {name}\n".encode())
+                step(start, plan)
     except BaseException as error:  # noqa: BLE001 - whatever it was, it is reported and the process ends
-        os.write(_REPORT, describe(error))
+        os.write(report, describe(error))
     finally:
         os._exit(127)  # never back into the code of the process that this one was forked from
 
@@ -51,127 +67,139 @@ def compile_filters() -> None:
             FILTERS[key] = seccomp.build(sockets=key[0], shared=key[1])
 
 
-def _session(_: Plan) -> None:
-    # Out of the supervisor's process group and away from any terminal: a pid namespace does not stop kill(0).
-    os.setsid()
+class Start:
+    """One start: its kind, and what its steps hand on to later ones. Each method is a step."""
+
+    def __init__(self, kind: Kind, report: int) -> None:
+        self.view = kind["rung"] == "userns"
+        self.confined = kind["rung"] != "none"
+        self.host = kind["network"] == "host"
+        self.report = report
+        self.domain: int | None = None
+
+    def session(self) -> None:
+        """Leave any terminal and the supervisor's group: a pid namespace does not stop kill(0)."""
+        os.setsid()
+        self.guard()  # while it waits; once more after the identity, whose change clears it
+
+    def make_domain(self) -> None:
+        """Make the Landlock domain, while every path can still be opened. It is entered further below."""
+        # A view confines files by itself, so there Landlock is the second wall, and may be missing.
+        if not self.confined or (self.view and not landlock.abi()):
+            return
+        self.domain = landlock.ruleset(tcp=self.view or self.host)
+        if self.view:
+            landlock.allow(self.domain, ("/",), landlock.READ)
+            landlock.allow(self.domain, ("/dev",), landlock.DEVICE)
+            landlock.allow(self.domain, ("/dev/shm", "/tmp"), landlock.WRITE)
+        else:
+            landlock.allow(self.domain, system.readable(view=False, network=True), landlock.READ, present=False)
+            landlock.allow(self.domain, ("/proc",), landlock.READ)
+            landlock.allow(self.domain, system.DEVICES, landlock.DEVICE)
+
+    def empty_bounding_set(self) -> None:
+        """Takes a capability itself, so it comes before the identity; an ordinary user has none to lose."""
+        if self.view or (self.confined and os.geteuid() == 0):
+            kernel.drop_bounding_set()
+
+    def refuse_privileges(self) -> None:
+        """Let no program give more rights than this process has."""
+        if self.confined:
+            kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+
+    def filter_calls(self) -> None:
+        """Put the system-call filter on for good: none of the steps that are left needs what it denies."""
+        if not self.confined:
+            return
+        program = FILTERS.get((self.host or self.view, not self.view))
+        if program is None:
+            raise OSError(errno.ENOSYS, f"no system-call filter for {kernel.MACHINE}")
+        seccomp.install(program)
+
+    def enter_folder(self, plan: Plan) -> None:
+        """Change to the working directory."""
+        os.chdir(plan["cwd"])
+
+    def set_limits(self, plan: Plan) -> None:
+        """Set resource limits; one above the server's own is cut to that."""
+        for name, most in plan["limits"].items():
+            number: int = getattr(resource, f"RLIMIT_{name}")
+            _, hard = resource.getrlimit(number)
+            bound = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            resource.setrlimit(number, (bound, bound))
+
+    def grant(self, plan: Plan) -> None:
+        """Allow in the domain what the run was granted."""
+        if self.domain is not None:
+            landlock.allow(self.domain, plan["read"], landlock.READ)
+            landlock.allow(self.domain, plan["write"], landlock.WRITE)
+
+    def close_descriptors(self, _: Plan) -> None:
+        """Keep the standard ones; the two others are closed on the way to the program."""
+        keep_only(0, 1, 2, self.report, *(() if self.domain is None else (self.domain,)))
+
+    def take_identity(self, plan: Plan) -> None:
+        """Become the leased uid, with no group but its own."""
+        uid = plan["uid"]
+        if os.geteuid() == 0 and (uid is not None or self.confined):
+            os.setgroups([])
+        if uid is not None:
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+
+    def drop_capabilities(self, _: Plan) -> None:
+        """Give up every capability that is left."""
+        if self.confined:
+            kernel.set_capabilities()
+
+    def guard(self, _: Plan | None = None) -> None:
+        """End with the supervisor. In a pid namespace the kernel sees to that."""
+        if not self.view:
+            kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    def enter_domain(self, _: Plan) -> None:
+        """Enter the Landlock domain for good."""
+        if self.domain is not None:
+            landlock.restrict(self.domain)
+
+    def execute(self, plan: Plan) -> None:
+        """Become the program."""
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        if plan["errand"] is not None:
+            os.close(self.report)
+            attempts.run(plan["errand"])
+        program, argv, env = plan["argv"][0], plan["argv"], plan["env"]
+        if "/" in program:
+            os.execve(program, argv, env)
+        failed = OSError(errno.ENOENT, os.strerror(errno.ENOENT), program)
+        for folder in env.get("PATH", "/usr/local/bin:/usr/bin:/bin").split(":"):
+            try:
+                os.execve(f"{folder or '.'}/{program}", argv, env)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except PermissionError as error:
+                failed = error
+        raise failed
 
 
-def _folder(plan: Plan) -> None:
-    os.chdir(plan["cwd"])
+AHEAD: list[tuple[str, Callable[[Start], None]]] = [
+    ("session", Start.session),
+    ("domain", Start.make_domain),
+    ("bounding", Start.empty_bounding_set),
+    ("privileges", Start.refuse_privileges),
+    ("filter", Start.filter_calls),
+]
 
-
-def _limits(plan: Plan) -> None:
-    for name, most in plan["limits"].items():
-        number: int = getattr(resource, f"RLIMIT_{name}")
-        _, hard = resource.getrlimit(number)
-        bound = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(number, (bound, bound))
-
-
-def _domain(plan: Plan) -> None:
-    # Made while the process may still open every path, entered further below.
-    if plan["rung"] == "none":
-        return
-    if plan["rung"] == "userns" and not landlock.abi():
-        return  # the view confines by itself; Landlock is the second wall
-    granted = [(path, landlock.READ) for path in plan["read"]] + [(path, landlock.WRITE) for path in plan["write"]]
-    if plan["rung"] == "userns":
-        system = [("/", landlock.READ), ("/dev", landlock.DEVICE), ("/dev/shm", landlock.WRITE)]
-        system.append(("/tmp", landlock.WRITE))
-    else:
-        system = [(path, landlock.READ) for path in (*plan["system"], "/proc")]
-        system += [(path, landlock.DEVICE) for path in namespaces.DEVICES]
-    alone = plan["rung"] == "userns" and plan["network"] == "none"
-    domain = landlock.ruleset(system + granted, tcp=alone or plan["network"] == "host")
-    os.dup2(domain, _DOMAIN, inheritable=False)
-
-
-def _descriptors(plan: Plan) -> None:
-    confined = plan["rung"] != "none"
-    keep_only(0, 1, 2, _REPORT, *([_DOMAIN] if confined else []))
-
-
-def _bounding(plan: Plan) -> None:
-    # Takes a capability itself, so it comes before the identity; an ordinary user has none to lose.
-    if plan["rung"] == "userns" or (plan["rung"] == "landlock" and os.geteuid() == 0):
-        kernel.drop_bounding_set()
-
-
-def _identity(plan: Plan) -> None:
-    uid = plan["uid"]
-    if uid is not None:
-        os.setgroups([])
-        os.setresgid(uid, uid, uid)
-        os.setresuid(uid, uid, uid)
-    elif os.geteuid() == 0 and plan["rung"] != "none":
-        os.setgroups([])
-
-
-def _capabilities(plan: Plan) -> None:
-    if plan["rung"] != "none":
-        kernel.set_capabilities()
-
-
-def _privileges(plan: Plan) -> None:
-    if plan["rung"] != "none":
-        kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-
-
-def _guard(plan: Plan) -> None:
-    # After the identity, whose change would clear it. In a pid namespace the kernel does this by itself.
-    if plan["rung"] != "userns":
-        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _landlock(plan: Plan) -> None:
-    if plan["rung"] == "landlock" or (plan["rung"] == "userns" and landlock.abi()):
-        landlock.restrict(_DOMAIN)
-        os.close(_DOMAIN)
-
-
-def _filter(plan: Plan) -> None:
-    if plan["rung"] == "none":
-        return
-    shared = plan["rung"] == "landlock"
-    program = FILTERS.get((plan["network"] == "host" or not shared, shared))
-    if program is None:
-        raise OSError(errno.ENOSYS, f"no system-call filter for {kernel.MACHINE}")
-    seccomp.install(program)
-
-
-def _program(plan: Plan) -> None:
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    if plan["errand"] is not None:
-        os.close(_REPORT)
-        attempts.run(plan["errand"])
-    program, argv, env = plan["argv"][0], plan["argv"], plan["env"]
-    if "/" in program:
-        os.execve(program, argv, env)
-    failed = OSError(errno.ENOENT, os.strerror(errno.ENOENT), program)
-    for folder in env.get("PATH", "/usr/local/bin:/usr/bin:/bin").split(":"):
-        try:
-            os.execve(f"{folder or '.'}/{program}", argv, env)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except PermissionError as error:
-            failed = error
-    raise failed
-
-
-STEPS: list[tuple[str, Callable[[Plan], None]]] = [
-    ("session", _session),
-    ("folder", _folder),
-    ("limits", _limits),
-    ("domain", _domain),
-    ("descriptors", _descriptors),
-    ("bounding", _bounding),
-    ("identity", _identity),
-    ("capabilities", _capabilities),
-    ("privileges", _privileges),
-    ("guard", _guard),
-    ("landlock", _landlock),
-    ("filter", _filter),
-    ("program", _program),
+STEPS: list[tuple[str, Callable[[Start, Plan], None]]] = [
+    ("folder", Start.enter_folder),
+    ("limits", Start.set_limits),
+    ("grants", Start.grant),
+    ("descriptors", Start.close_descriptors),
+    ("identity", Start.take_identity),
+    ("capabilities", Start.drop_capabilities),
+    ("guard", Start.guard),
+    ("landlock", Start.enter_domain),
+    ("program", Start.execute),
 ]

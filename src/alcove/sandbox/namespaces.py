@@ -1,26 +1,30 @@
 """The view of a run on the rung `userns`: a file system of its own, in which other sessions do not exist.
 
-Runs in the warm spawner and its children: standard library only. Each function is one step of the supervisor, which
+Runs in the warm spawner and its children: standard library only. `furnish` and `name_host` make ready what every view
+has, `grant` adds what one run was granted and takes the machine's file system away. They run in the supervisor, which
 is pid 1 of its namespaces and holds every capability inside them and none outside.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
 import stat
 import struct
+from collections.abc import Callable, Iterable
 
-from alcove.sandbox import kernel
-from alcove.sandbox.plan import Plan
+from alcove import limits
+from alcove.sandbox import kernel, system
+from alcove.sandbox.plan import Kind, Plan
 
 _CLOSED = kernel.MS_NOSUID | kernel.MS_NODEV
 _READ_ONLY = _CLOSED | kernel.MS_RDONLY
 _DEVICE = kernel.MS_NOSUID | kernel.MS_NOEXEC
 _STAGE = "/tmp"  # covered in this mount namespace only, until the view becomes the root
+_MACHINE = "/.machine"  # where the machine's file system stays until the grants are made
 
-DEVICES = ("/dev/full", "/dev/null", "/dev/random", "/dev/tty", "/dev/urandom", "/dev/zero")
 _LINKS = {
     "/dev/fd": "/proc/self/fd",
     "/dev/stdin": "/proc/self/fd/0",
@@ -30,85 +34,117 @@ _LINKS = {
     "/etc/mtab": "/proc/self/mounts",
     "/var/tmp": "/tmp",
 }
+_NO_NETWORK = {"/etc/hosts": "127.0.0.1\tlocalhost alcove\n::1\tlocalhost\n", "/etc/resolv.conf": ""}
+_BLOCK = 4096  # leased uids that one view is made ready for
+with open("/proc/self/uid_map") as _file:
+    _MAPPED = [[int(_word) for _word in _line.split()] for _line in _file]  # first uid here, outside, how many
 
 
-def flags(plan_network: str) -> int:
+def flags(kind: Kind) -> int:
     """Return the namespaces that a run gets, as flags for clone."""
     shared = kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWIPC
-    return shared | kernel.CLONE_NEWUTS | (kernel.CLONE_NEWNET if plan_network == "none" else 0)
+    return shared | kernel.CLONE_NEWUTS | (kernel.CLONE_NEWNET if kind["network"] == "none" else 0)
 
 
-def map_ids(pid: int, uid: int | None) -> None:
-    """Map the ids of a new user namespace, from outside: the server's own, and the leased one.
+def uids(uid: int | None) -> range:
+    """Return the leased uids to map for a run of this one: its neighbours too, so that a view can be made ahead.
 
-    Root stays mapped beside a leased uid, so that the supervisor can reach a workspace below a folder that only root
-    may enter; the command itself never runs as root then.
+    The supervisor gets power over files of these uids, but sees only what it was granted; the program gets its own.
+    """
+    if uid is None:
+        return range(0)
+    block = range(uid - uid % _BLOCK, uid - uid % _BLOCK + _BLOCK)
+    if 0 in block or not any(low <= block.start and block.stop <= low + count for low, _, count in _MAPPED):
+        return range(uid, uid + 1)
+    return block
+
+
+def map_ids(pid: int, leased: range) -> None:
+    """Map the ids of a new user namespace, from outside: the server's own, and leased ones.
+
+    Root stays mapped beside them, so that the supervisor can reach a workspace below a folder that only root may
+    enter; the program itself never runs as root then.
     """
     own, group = os.geteuid(), os.getegid()
-    leased = "" if uid is None else f"\n{uid} {uid} 1"
+    more = f"\n{leased.start} {leased.start} {len(leased)}" if leased else ""
     if own:
         _write(f"/proc/{pid}/setgroups", "deny")  # the kernel asks this of an ordinary user
-    _write(f"/proc/{pid}/uid_map", f"{own} {own} 1{leased}")
-    _write(f"/proc/{pid}/gid_map", f"{group} {group} 1{leased}")
+    _write(f"/proc/{pid}/uid_map", f"{own} {own} 1{more}")
+    _write(f"/proc/{pid}/gid_map", f"{group} {group} 1{more}")
 
 
-def build(plan: Plan) -> None:
-    """Make the view the root of this mount namespace; nothing else can be reached from it."""
-    kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
-    trees = _copies(plan)
+def furnish(kind: Kind) -> None:
+    """Make a new root with everything that is the same for all, and the machine's own file system beside it."""
+    shown = system.readable(view=True, network=kind["network"] == "host")
+    links = _LINKS | {path: system.LINKS[path] for path in shown if path in system.LINKS}
+    trees = _copies((path, _READ_ONLY) for path in shown if path not in links)
+    trees += _copies((path, _DEVICE) for path in system.DEVICES)
     kernel.mount("alcove", _STAGE, "tmpfs", _CLOSED, "mode=755,size=1m")
-    os.mkdir(f"{_STAGE}/proc")
-    # While the host's own is still visible: the kernel demands that of whoever mounts a new one.
-    kernel.mount("proc", f"{_STAGE}/proc", "proc", _READ_ONLY | kernel.MS_NOEXEC)
     os.chdir(_STAGE)
-    kernel.call("pivot_root", b".", b".")
-    kernel.call("umount2", b".", kernel.MNT_DETACH)
+    for folder in ("dev", "dev/pts", "dev/shm", "etc", "proc", "run", "tmp", "var", _MACHINE[1:]):
+        os.mkdir(folder)
+    # While the machine's own is in its place: the kernel demands that of whoever mounts a new one.
+    kernel.mount("proc", "proc", "proc", _READ_ONLY | kernel.MS_NOEXEC)
+    kernel.call("pivot_root", b".", _MACHINE[1:].encode())
     os.chdir("/")
-    _furnish(plan)
+    for path, target in links.items():
+        _make(path, lambda path, target=target: os.symlink(target, path))
     for path, tree in trees:
-        _point(path, tree)
-        kernel.attach_tree(tree, path)
+        _attach(path, tree)
+    kernel.mount("devpts", "/dev/pts", "devpts", _DEVICE, "newinstance,ptmxmode=0666,mode=620")
+    kernel.mount("shm", "/dev/shm", "tmpfs", _CLOSED | kernel.MS_NOEXEC, f"mode=1777,size={limits.RUN_SHM_BYTES}")
+    kernel.mount("tmp", "/tmp", "tmpfs", _CLOSED, f"mode=1777,size={limits.RUN_TMP_BYTES}")
+    if kind["network"] == "none":
+        for path, text in _NO_NETWORK.items():
+            _write(path, text)
+
+
+def name_host(kind: Kind) -> None:
+    """Hide the machine's name, and bring up the loopback of a network of its own."""
+    kernel.call("sethostname", b"alcove", 6)
+    if kind["network"] == "none":
+        with socket.socket() as one:
+            fcntl.ioctl(one, 0x8914, struct.pack("16sH14x", b"lo", 0x1))  # SIOCSIFFLAGS, IFF_UP
+
+
+def grant(plan: Plan) -> None:
+    """Show what the run was granted, at its own path, and nothing else of the machine any more."""
+    machine = os.open(_MACHINE, os.O_PATH)
+    wanted = sorted([(path, _READ_ONLY) for path in plan["read"]] + [(path, _CLOSED) for path in plan["write"]])
+    trees = [(path, kernel.copy_tree(path, attributes, root=machine)) for path, attributes in wanted]
+    os.close(machine)
+    kernel.call("umount2", _MACHINE.encode(), kernel.MNT_DETACH)
+    os.rmdir(_MACHINE)
+    for path, tree in trees:
+        _attach(path, tree)
+    for path, text in plan["files"].items():
+        _write(path, text)
     root = os.open("/", os.O_PATH)
     kernel.set_attributes(root, kernel.MS_RDONLY, below=False)
     os.close(root)
 
 
-def name_host(plan: Plan) -> None:
-    """Hide the machine's name, and bring up the loopback of a network of its own."""
-    kernel.call("sethostname", b"alcove", 6)
-    if plan["network"] == "none":
-        with socket.socket() as one:
-            fcntl.ioctl(one, 0x8914, struct.pack("16sH14x", b"lo", 0x1))  # SIOCSIFFLAGS, IFF_UP
+def _copies(wanted: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+    trees: list[tuple[str, int]] = []
+    for path, attributes in wanted:
+        with contextlib.suppress(FileNotFoundError):  # what the machine itself has lost, nobody misses here
+            trees.append((path, kernel.copy_tree(path, attributes)))
+    return trees
 
 
-def _copies(plan: Plan) -> list[tuple[str, int]]:
-    """Copy every mount that the view shows, before anything is covered; parents come before what lies in them."""
-    wanted = [(path, _READ_ONLY) for path in plan["system"]] + [(path, _DEVICE) for path in DEVICES]
-    wanted += sorted([(path, _READ_ONLY) for path in plan["read"]] + [(path, _CLOSED) for path in plan["write"]])
-    return [(path, kernel.copy_tree(path, attributes)) for path, attributes in wanted]
+def _attach(path: str, tree: int) -> None:
+    _make(path, os.mkdir if stat.S_ISDIR(os.fstat(tree).st_mode) else os.mknod)
+    kernel.attach_tree(tree, path)
 
 
-def _furnish(plan: Plan) -> None:
-    for folder in ("/dev/pts", "/dev/shm", "/etc", "/run", "/tmp", "/var"):
-        os.makedirs(folder, exist_ok=True)
-    for path, target in {**_LINKS, **plan["links"]}.items():
-        os.symlink(target, path)
-    kernel.mount("devpts", "/dev/pts", "devpts", _DEVICE, "newinstance,ptmxmode=0666,mode=620")
-    kernel.mount("shm", "/dev/shm", "tmpfs", _CLOSED | kernel.MS_NOEXEC, f"mode=1777,size={plan['shm_bytes']}")
-    kernel.mount("tmp", "/tmp", "tmpfs", _CLOSED, f"mode=1777,size={plan['tmp_bytes']}")
-    for path, text in plan["files"].items():
-        _write(path, text)
-
-
-def _point(path: str, tree: int) -> None:
-    """Make what a mount can be put on, unless it is there."""
-    if os.path.lexists(path):
-        return
-    if stat.S_ISDIR(os.fstat(tree).st_mode):
-        os.makedirs(path)
-        return
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    os.mknod(path)
+def _make(path: str, make: Callable[[str], None]) -> None:
+    try:
+        make(path)
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path))
+        make(path)
 
 
 def _write(path: str, text: str) -> None:

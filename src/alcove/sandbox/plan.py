@@ -6,6 +6,7 @@ from which every run is forked, never holds the environment or the message of on
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING, Literal, TypedDict
 
@@ -13,34 +14,34 @@ if TYPE_CHECKING:
     from alcove.sandbox.attempts import Errand
 
 Rung = Literal["userns", "landlock", "none"]
+Network = Literal["none", "host"]
 
 
-class Order(TypedDict):
+class Kind(TypedDict):
+    """What is known of a run before it is ordered: enough to make everything ready for it."""
+
+    rung: Rung
+    network: Network
+
+
+class Order(Kind):
     """What the spawner itself has to know to start a run."""
 
     id: int
-    rung: Rung
-    network: Literal["none", "host"]
     uid: int | None
 
 
-class Plan(TypedDict):
+class Plan(Kind):
     """What the run's own processes have to know. Paths are absolute."""
 
-    rung: Rung
-    network: Literal["none", "host"]
     uid: int | None
     argv: list[str]
     env: dict[str, str]
     cwd: str
     write: list[str]
     read: list[str]
-    system: list[str]
-    links: dict[str, str]
     files: dict[str, str]
     limits: dict[str, int]
-    tmp_bytes: int
-    shm_bytes: int
     errand: Errand | None
 
 
@@ -50,6 +51,12 @@ class Failure(TypedDict):
     step: str
     errno: int
     detail: str
+
+
+def read_plan(descriptor: int) -> Plan:
+    """Read the plan in a memory file from its beginning; several processes may, one after the other."""
+    size = os.fstat(descriptor).st_size
+    return json.loads(os.pread(descriptor, size, 0))
 
 
 def keep_only(*descriptors: int) -> None:

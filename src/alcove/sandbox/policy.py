@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from typing import Final, Literal
+from typing import Literal
 
 import msgspec
 
@@ -13,17 +12,7 @@ from alcove import limits
 from alcove.errors import ConfigurationError, InvalidError
 from alcove.sandbox.attempts import Errand
 from alcove.sandbox.plan import Plan, Rung
-
-# Programs and libraries. What an operator adds is named in `Policy.read`.
-SYSTEM: Final = ("/bin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/sbin", "/usr")
-# Of /etc only what programs need to start, to resolve names and to check certificates; nothing that holds secrets.
-_ETC: Final = """
-alternatives bash.bashrc ca-certificates.conf debian_version fonts gai.conf host.conf inputrc java-11-openjdk
-java-17-openjdk java-21-openjdk ld.so.cache ld.so.conf ld.so.conf.d locale.alias locale.conf localtime magic mime.types
-networks nsswitch.conf os-release perl php pki/ca-trust pki/tls/cert.pem pki/tls/certs profile profile.d protocols
-python3 rpc services ssl/certs ssl/openssl.cnf terminfo timezone xdg
-"""
-_NEVER: Final = ("/proc", "/sys", "/dev")
+from alcove.sandbox.system import NEVER, SYSTEM
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,19 +63,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         for path in (self.cwd, *self.write, *self.read):
             if os.path.normpath(path) != path or not path.startswith("/") or path == "/":
                 raise ConfigurationError(f"{path!r} cannot be granted", remedy="give an absolute path without '..'")
-        hidden = [os.path.realpath(path) for path in self.hide]
-        for path, own in self._grants():
-            real = os.path.realpath(path)
-            for secret in hidden:
-                if _within(secret, real) or (not own and _within(real, secret)):
-                    raise ConfigurationError(
-                        f"granting {path} would show {secret}",
-                        remedy="move one of them, so that neither lies in the other",
-                    )
-            if any(_within(real, system) for system in _NEVER):
-                raise ConfigurationError(
-                    f"{path} cannot be granted", remedy="leave it out: a run gets a view of its own"
-                )
+        self._check_grants()
 
     def check_reach(self, rung: Rung) -> None:
         """Refuse trees that the leased uid cannot get to on a rung that shows the machine's own file system.
@@ -110,12 +87,6 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     def plan(self, rung: Rung, *, errand: Errand | None = None) -> Plan:
         """Compile the policy for a rung."""
         alone = rung == "userns"
-        own = self._files() if alone else {}
-        etc = [f"/etc/{name}" for name in (*_ETC.split(), "group", "hosts", "passwd", "resolv.conf")]
-        if not alone:
-            etc.append("/etc/gitconfig")  # git takes a file that it sees and may not read for a fault, and ends
-        system = [path for path in (*SYSTEM, *etc) if path not in own and os.path.exists(path)]
-        links = {path: os.readlink(path).lstrip("/") for path in SYSTEM if os.path.islink(path)} if alone else {}
         return Plan(
             rung=rung,
             network=self.network,
@@ -125,37 +96,43 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
             cwd=self.cwd,
             write=list(self.write),
             read=[path for path in self.read if path not in self.write],
-            system=[path for path in system if path not in links],
-            links=links,
-            files=own,
+            files=self._accounts() if alone else {},
             limits=self._limits(alone=alone),
-            tmp_bytes=limits.RUN_TMP_BYTES,
-            shm_bytes=limits.RUN_SHM_BYTES,
             errand=errand,
         )
 
-    def _grants(self) -> Iterator[tuple[str, bool]]:
-        yield from ((path, True) for path in self.write)
-        for path in (*self.read, *SYSTEM):
-            # What lies in a tree of the run's own is already its own.
-            if not any(_within(os.path.realpath(path), os.path.realpath(tree)) for tree in self.write):
-                yield path, False
+    def _check_grants(self) -> None:
+        own = {path: os.path.realpath(path) for path in self.write}
+        others = {path: os.path.realpath(path) for path in self.read}
+        hidden = [os.path.realpath(path) for path in self.hide]
+        for path, real in [*own.items(), *others.items()]:
+            if any(_within(real, folder) for folder in NEVER):
+                raise ConfigurationError(
+                    f"{path} cannot be granted", remedy="leave it out: a run gets a view of its own"
+                )
+        # What lies in a tree of the run's own is already its own.
+        others = {path: real for path, real in others.items() if not any(_within(real, tree) for tree in own.values())}
+        for secret in hidden:
+            shown = [path for path, real in own.items() if _within(secret, real)]
+            shown += [path for path, real in others.items() if _within(secret, real) or _within(real, secret)]
+            shown += [folder for folder in SYSTEM if _within(secret, folder) and os.path.exists(folder)]
+            if shown:
+                raise ConfigurationError(
+                    f"granting {shown[0]} would show {secret}",
+                    remedy="move one of them, so that neither lies in the other",
+                )
 
-    def _files(self) -> dict[str, str]:
-        """The files of /etc that a view has of its own: the machine's users and hosts are nobody's business."""
+    def _accounts(self) -> dict[str, str]:
+        """The accounts that a view shows: the machine's users are nobody's business."""
         uid = os.geteuid() if self.uid is None else self.uid
         gid = os.getegid() if self.uid is None else self.uid
         home = re.sub(r"[:\n]", "_", self.env.get("HOME", "/"))
         own = f"alcove:x:{uid}:{gid}:alcove:{home}:/bin/sh\n" if uid else ""
         group = f"alcove:x:{gid}:\n" if gid else ""
-        files = {
+        return {
             "/etc/passwd": f"root:x:0:0:root:/root:/bin/sh\n{own}nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
             "/etc/group": f"root:x:0:\n{group}nogroup:x:65534:\n",
         }
-        if self.network == "none":
-            files["/etc/resolv.conf"] = ""
-            files["/etc/hosts"] = "127.0.0.1\tlocalhost alcove\n::1\tlocalhost\n"
-        return files
 
     def _limits(self, *, alone: bool) -> dict[str, int]:
         bounds = {"CORE": 0, "NOFILE": self.open_files, "FSIZE": self.file_size_bytes}

@@ -230,6 +230,8 @@ class Spawner:
             if self._control is None:
                 self._launch()
             assert self._ready is not None
+            if self._ready.done() and not self._ready.exception():
+                return
             try:
                 await asyncio.wait_for(asyncio.shield(self._ready), _READY_S)
             except TimeoutError:
@@ -312,10 +314,10 @@ async def _bury(spawner: subprocess.Popen[bytes], runs: list[Process]) -> None:
 def _memory(name: str, content: bytes) -> int:
     """Return a descriptor of an unchangeable file in memory: a program that never reads it blocks nobody."""
     descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    with open(descriptor, "wb", closefd=False) as file:
-        file.write(content)
+    written = 0
+    while written < len(content):
+        written += os.pwrite(descriptor, memoryview(content)[written:], written)
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
-    os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
 
 

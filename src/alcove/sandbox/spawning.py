@@ -12,6 +12,7 @@ From it: `{"ready": pid}`, and for each order either `{"id", "failed": Failure}`
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -20,23 +21,28 @@ import signal
 import socket
 
 from alcove.sandbox import kernel, launcher, namespaces, processes, supervisor
-from alcove.sandbox.plan import Failure, Order
+from alcove.sandbox.plan import Failure, Kind, Network, Order, Rung
 
 _MESSAGE_BYTES = 64 * 1024
+_Make = tuple[Rung, Network, range]  # what a supervisor is made ready for: its kind, and the uids mapped
 
 
 class _Run:
-    __slots__ = ("alone", "handle", "id", "lines", "pid", "report", "started", "step")
+    """A supervisor: a spare one that waits for a run, or one that has it."""
 
-    def __init__(self, order: Order, pid: int, report: int) -> None:
-        self.id = order["id"]
-        self.alone = order["rung"] == "userns"
+    __slots__ = ("alone", "channel", "handle", "id", "lines", "make", "pid", "report", "start_time", "started")
+
+    def __init__(self, make: _Make, pid: int, channel: socket.socket, report: int) -> None:
+        self.make = make
+        self.alone = make[0] == "userns"
         self.pid = pid
+        self.channel = channel
         self.handle = os.pidfd_open(pid)
+        self.start_time = processes.start_time(pid)
         self.report = report
         self.lines = b""
         self.started = False
-        self.step = "clone"
+        self.id: int | None = None
 
 
 class _Spawner:
@@ -48,12 +54,18 @@ class _Spawner:
         self._poll.register(self._owner, select.POLLIN)
         self._reports: dict[int, _Run] = {}
         self._handles: dict[int, _Run] = {}
+        self._spare: _Run | None = None
+        self._next: _Make | None = None
 
     def serve(self) -> None:
         """Do as told until the server is gone."""
         self._tell({"ready": os.getpid()})
         while True:
-            for descriptor, _ in self._poll.poll():
+            # A spare is made when there is nothing else to do, and only after a start that worked.
+            ready = self._poll.poll(0 if self._next else None)
+            if not ready and self._next:
+                self._keep_spare(self._next)
+            for descriptor, _ in ready:
                 if descriptor == self._owner:
                     return
                 if descriptor == self._control.fileno():
@@ -92,30 +104,57 @@ class _Spawner:
         return True
 
     def _start(self, order: Order, descriptors: list[int]) -> None:
-        plan, *stdio = descriptors
+        leased = namespaces.uids(order["uid"]) if order["rung"] == "userns" else range(0)
+        make = (order["rung"], order["network"], leased)
+        if self._spare and self._spare.make == make:
+            run, self._spare = self._spare, None
+        else:
+            run = self._make(make)
+        run.id = order["id"]
+        with contextlib.suppress(BrokenPipeError):  # it ended already, and its report says why
+            socket.send_fds(run.channel, [b"."], descriptors)
+        run.channel.close()
+
+    def _keep_spare(self, make: _Make) -> None:
+        self._next = None
+        if self._spare and self._spare.make != make:
+            self._spare.channel.close()  # by which it ends
+            self._spare = None
+        if self._spare is None:
+            with contextlib.suppress(OSError):  # the next order will meet the same, and report it
+                self._spare = self._make(make)
+
+    def _make(self, make: _Make) -> _Run:
+        """Start a supervisor that makes everything ready for a run of that kind."""
+        rung, network, leased = make
+        kind = Kind(rung=rung, network=network)
         report, theirs = os.pipe()
-        os.set_blocking(report, False)
-        waits, go = os.pipe()
+        channel, other = socket.socketpair()
         try:
-            alone = order["rung"] == "userns"
-            pid = kernel.clone(namespaces.flags(order["network"]) if alone else 0)
+            os.set_blocking(report, False)
+            pid = kernel.clone(namespaces.flags(kind) if rung == "userns" else 0)
             if not pid:
-                supervisor.supervise(order, plan, (stdio[0], stdio[1], stdio[2]), theirs, waits)
-            run = _Run(order, pid, report)
-            self._handles[run.handle] = self._reports[report] = run
-            self._poll.register(run.handle, select.POLLIN)
-            self._poll.register(report, select.POLLIN)
-            if alone:
-                try:
-                    namespaces.map_ids(pid, order["uid"])
-                except OSError as error:
-                    # The supervisor, let go by nobody, ends; this line is then what its report says.
-                    run.lines = b"step ids\n" + launcher.describe(error)
-                    return
-            os.write(go, b"g")
+                supervisor.supervise(kind, other, theirs)
+            run = _Run(make, pid, channel, report)
+        except OSError:
+            channel.close()
+            os.close(report)
+            raise
         finally:
-            for one in (theirs, waits, go):
-                os.close(one)
+            other.close()
+            os.close(theirs)
+        self._handles[run.handle] = self._reports[report] = run
+        self._poll.register(run.handle, select.POLLIN)
+        self._poll.register(report, select.POLLIN)
+        try:
+            if rung == "userns":
+                namespaces.map_ids(pid, leased)
+            channel.send(b".")
+        except OSError as error:
+            # The supervisor, let go by nobody, ends; this is then what its report says.
+            run.lines = b"step ids\n" + launcher.describe(error)
+            channel.shutdown(socket.SHUT_RDWR)
+        return run
 
     def _signal(self, run: _Run, word: str) -> None:
         if word == "ask":
@@ -135,7 +174,8 @@ class _Spawner:
         run.lines += chunk
         if not run.started and b"\nstarted\n" in run.lines:
             run.started = True
-            self._tell({"id": run.id, "started": run.pid, "start_time": processes.start_time(run.pid)})
+            self._next = run.make
+            self._tell({"id": run.id, "started": run.pid, "start_time": run.start_time})
         if not chunk:
             self._deafen(run)
         return bool(chunk)
@@ -158,7 +198,10 @@ class _Spawner:
         if ended is None and not run.alone:
             # The supervisor did not end as it should; what it has left is now ours.
             processes.end_descendants(without=frozenset(one.pid for one in self._handles.values()))
-        if run.started:
+        if run.id is None:
+            run.channel.close()
+            self._spare = None if self._spare is run else self._spare
+        elif run.started:
             self._tell({"id": run.id, "ended": int(ended) if ended else None})
         else:
             self._tell({"id": run.id, "failed": _failure(lines, ended, status)})

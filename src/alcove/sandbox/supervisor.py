@@ -4,70 +4,85 @@ Runs in a child of the warm spawner: standard library only. On `userns` it is pi
 the kernel ends the tree when it ends; elsewhere it is a subreaper that ends its descendants itself. It never ends
 before its tree, so its end, seen by the spawner, is the end of the run.
 
+It is made ahead, with the process that will be the program below it, and waits for a run.
+
 Signals: SIGUSR1 asks the program to end (as SIGTERM); SIGTERM ends the tree at once.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import signal
+import socket
 from typing import NoReturn
 
 from alcove.sandbox import kernel, launcher, namespaces, processes
-from alcove.sandbox.plan import Order, Plan, keep_only
+from alcove.sandbox.plan import Kind, keep_only, read_plan
 
 _SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1)
 
 
-def supervise(order: Order, plan: int, stdio: tuple[int, int, int], report: int, go: int) -> NoReturn:
-    """Start the program and stay until nothing of it is left. Called in the child right after the clone.
+def supervise(kind: Kind, channel: socket.socket, report: int) -> NoReturn:
+    """Make everything ready, wait for a run, and stay until nothing of it is left. Called right after the clone.
 
     Args:
-        order: What kind of run it is.
-        plan: A descriptor from which the plan can be read.
-        stdio: The program's standard input, output and error.
-        report: Where lines are written: `step NAME`, `failed ERRNO DETAIL`, `started`, `exit CODE SIGNAL`.
-        go: One byte can be read from it when the id maps are in place; it ends without one when the spawner died.
+        kind: What kind of run it will be.
+        channel: One byte comes when the id maps are in place, then another with the descriptors of plan, standard
+            input, output and error. It ends when the spawner does.
+        report: Where lines are written: `step NAME`, `failed ERRNO DETAIL`, `started`, `exit CODE`.
     """
     try:
         os.write(report, b"step supervisor\n")
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        for number, descriptor in enumerate(stdio):
-            os.dup2(descriptor, number)
-        keep_only(0, 1, 2, plan, report, go)
-        alone = order["rung"] == "userns"
+        keep_only(0, 1, 2, channel.fileno(), report)
+        alone = kind["rung"] == "userns"
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL if alone else signal.SIGTERM)
-        if not os.read(go, 1):
-            os._exit(1)
-        _run(json.loads(_read(plan)), report)
+        if channel.recv(1):
+            _prepare(kind, report)
+            _serve(kind, channel, report)
     except BaseException as error:  # noqa: BLE001 - whatever it was, it is reported and the process ends
         os.write(report, launcher.describe(error))
     finally:
         os._exit(0)  # never back into the code of the process that this one was forked from
 
 
-def _run(plan: Plan, report: int) -> None:
-    alone = plan["rung"] == "userns"
-    if alone:
-        os.write(report, b"step view\n")
-        namespaces.build(plan)
-        os.write(report, b"step host\n")
-        namespaces.name_host(plan)
-    else:
+def _prepare(kind: Kind, report: int) -> None:
+    if kind["rung"] != "userns":
         kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+        return
+    os.write(report, b"step view\n")
+    namespaces.furnish(kind)
+    os.write(report, b"step host\n")
+    namespaces.name_host(kind)
+
+
+def _serve(kind: Kind, channel: socket.socket, report: int) -> None:
     os.write(report, b"step fork\n")
-    ours, theirs = os.pipe()
+    alone = kind["rung"] == "userns"
+    orders, theirs = socket.socketpair()
+    account, told = os.pipe()
     program = os.fork()
     if not program:
-        launcher.launch(plan, theirs)
-    keep_only(ours, report)  # not even the program's output: that has to end when the program closes it
+        launcher.launch(kind, theirs, told)
+    theirs.close()
+    os.close(told)
+    _, descriptors, _, _ = socket.recv_fds(channel, 1, 4)
+    if len(descriptors) != 4:
+        return
+    if alone:
+        os.write(report, b"step view\n")
+        namespaces.grant(read_plan(descriptors[0]))
+    with contextlib.suppress(BrokenPipeError):  # it ended already, and its account says why
+        socket.send_fds(orders, [b"."], descriptors)
+    uid = None if alone else read_plan(descriptors[0])["uid"]
+    keep_only(account, report)  # not even the program's output: that has to end when the program closes it
     _drop(alone=alone)
-    account = _read(ours)
-    os.write(report, account + b"started\n" if account.endswith(b"step program\n") else account)
+    said = b"".join(iter(lambda: os.read(account, 4096), b""))
+    os.write(report, said + b"started\n" if said.endswith(b"step program\n") else said)
     status = _attend(program)
     if not alone:
-        processes.end_descendants(uid=plan["uid"])
+        processes.end_descendants(uid=uid)
     if status is not None:
         os.write(report, f"exit {os.waitstatus_to_exitcode(status)}\n".encode())
 
@@ -91,8 +106,3 @@ def _attend(program: int) -> int | None:
         while (reaped := os.waitpid(-1, os.WNOHANG))[0]:
             if reaped[0] == program:
                 return reaped[1]
-
-
-def _read(descriptor: int) -> bytes:
-    with open(descriptor, "rb", buffering=0) as file:
-        return file.read()

@@ -12,7 +12,7 @@ GUARANTEES: Final[dict[str, str]] = {
     "file_read": "another session's files cannot be read or listed",
     "file_write": "another session's files cannot be changed, made or removed",
     "metadata": "another session's files cannot be seen, touched or given other modes",
-    "processes": "processes of other sessions and of the server can be neither inspected nor limited",
+    "processes": "memory, environment and files of other processes cannot be read, nor can those processes be limited",
     "signals": "processes of other sessions and of the server cannot be signalled",
     "network": "a run without network reaches no network, not even this machine's",
     "ipc": "sockets and shared memory of other sessions cannot be reached",

@@ -81,8 +81,8 @@ class MessagesPage(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         messages: Oldest first.
-        next_after: Goes into `after` for the next page; null at the end, and when reading backwards.
-        next_before: Goes into `before` for the page before; null at the beginning, and when reading forwards.
+        next_after: Goes into `after` for the next page; null at the end, and with `before`.
+        next_before: Goes into `before` for the page before; null at the beginning, and without `before`.
     """
 
     messages: list[MessageView]

@@ -95,7 +95,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
         user_id: Exactly this user; empty for nobody's.
         app: Exactly this application; empty for none.
         parent_id: Direct children of this session; empty for roots.
-        root_id: Those of this session's tree, itself included.
+        root_id: Those in the tree of this root, itself included.
         status: `active`, `expired` or `trashed`; all but the trashed otherwise.
         metadata: Written `metadata.NAME=VALUE`: a JSON scalar where VALUE is one, else text.
         active_since: Epoch seconds, inclusive.
