@@ -91,7 +91,8 @@ async def test_a_wrong_body_names_the_field(call: Client, own: str, path: str, b
     ("query", "field"),
     [("colour=red", "colour"), ("limit=x", "limit"), ("limit=0", "limit"), ("limit=201", "limit"), ("limit=1&limit=2",
      "limit"), ("status=odd", "status"), ("cursor=%00", "cursor"), ("user_id=%ff", "query"), ("active_since=nan",
-     "active_since"), ("active_since=1e300", "active_since"), ("metadata=5", "metadata"), ("metadata[n]=5", "metadata[n]"), ("limit.n=5", "limit.n")],
+     "active_since"), ("active_since=1e300", "active_since"),
+     ("metadata=5", "metadata"), ("metadata[n]=5", "metadata[n]"), ("limit.n=5", "limit.n")],
 )  # fmt: skip
 async def test_a_wrong_query_names_the_parameter(call: Client, query: str, field: str) -> None:
     assert _problem(await call("GET", f"/api/v1/sessions?{query}"), 400)["field"] == field

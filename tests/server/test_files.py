@@ -147,7 +147,8 @@ async def test_folders_are_made_and_deleted(call: Client, own: str) -> None:
     assert (await call("PUT", f"{url}?type=folder")).status == 200
     assert (await call("PUT", f"{url}?type=fifo")).status == 400
     await call("PUT", f"{url}/a", body=b"x")
-    assert (await call("DELETE", url)).status == 409
+    full = await call("DELETE", url)
+    assert (full.status, full.json()["remedy"]) == (409, "delete it with ?recursive=true")
     assert (await call("GET", url)).status == 400
     assert (await call("DELETE", f"{url}?recursive=true")).status == 204
     assert (await call("GET", f"/api/v1/sessions/{own}/files")).json()["file_count"] == 0

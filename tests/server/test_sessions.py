@@ -151,6 +151,14 @@ async def test_messages_are_read_popped_and_cleared(call: Client, own: str) -> N
     assert len((await call("GET", f"{path}/messages?hidden=true")).json()["messages"]) == 6
 
 
+async def test_a_summary_says_what_the_session_says(call: Client, own: str) -> None:
+    session = (await call("GET", f"/api/v1/sessions/{own}")).json()
+    summary = (await call("GET", f"/api/v1/sessions/{own}/summary")).json()
+    assert summary == {name: session[name] for name in summary}
+    assert summary["parent_id"] is None
+    assert isinstance(summary["created_at"], float)
+
+
 async def test_reading_what_is_not_there_is_not_found(call: Client) -> None:
     for tail in ("", "/messages", "/window", "/turns", "/files", "/files/a", "/runs", "/summary", "/children", "/tree"):
         assert (await call("GET", f"/api/v1/sessions/never{tail}")).status == 404

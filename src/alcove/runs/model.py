@@ -36,7 +36,7 @@ class Run(msgspec.Struct, frozen=True):
 
     Attributes:
         turn: The turn that it answers.
-        exit_code: The program's, 128 + the signal when one ended it, as shells say; None while it runs and for functions.
+        exit_code: The program's, or 128 + the signal that ended it; None while it runs and for functions.
         error: Why it failed, `''` otherwise.
         answer_seq: The `seq` of its answer, 0 while there is none.
         epoch: The session's epoch while it held the lease.

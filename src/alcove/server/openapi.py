@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from http import HTTPStatus
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeGuard
 
 import msgspec
 
@@ -154,7 +154,7 @@ def _content(route: Route, schemas: dict[Any, Node]) -> Node:
     return {"application/json": {"schema": schemas[route.answer]}} if _is_struct(route.answer) else {}
 
 
-def _is_struct(kind: type | None) -> bool:
+def _is_struct(kind: type | None) -> TypeGuard[type[msgspec.Struct]]:
     return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 
 

@@ -109,7 +109,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
-        if self.flow is None:  # it was never heard
+        if cast("object", self.flow) is None:  # it was never heard
             return
         self._heard_head()
         super().connection_lost(exc)

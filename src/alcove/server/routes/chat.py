@@ -43,7 +43,7 @@ class ChatAnswer(msgspec.Struct, frozen=True, kw_only=True):
         response: The answer; of a run that failed, what went wrong.
         run_id: The run that answered.
         status: How the run ended: `finished`, `failed`, `cancelled`, `timed_out` or `lost`.
-        exit_code: The program's, 128 + signal when a signal ended it; null for functions, and when its end was not seen.
+        exit_code: The program's, 128 + signal when a signal ended it; null for functions, and when no end was seen.
         agent: Who answered.
         error: Why it failed, empty otherwise.
     """
