@@ -175,6 +175,8 @@ def _as_nobody(place: Path, *arguments: str) -> str:
     done = subprocess.run(
         [*dropped, sys.executable, "-m", "alcove", *arguments], cwd=place, capture_output=True, text=True, timeout=60
     )
+    if dropped and "No module named alcove" in done.stderr:
+        pytest.skip("this checkout lies where another user cannot read it")
     assert done.returncode == 1, done
     assert "Traceback" not in done.stderr
     return done.stderr

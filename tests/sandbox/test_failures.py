@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from alcove.errors import AgentUnavailableError, LaunchError
+from alcove.errors import AgentUnavailableError, ConfigurationError, LaunchError
 from alcove.sandbox import launcher, processes
 from alcove.sandbox.plan import Rung
 from alcove.sandbox.spawner import Exit, Spawner
@@ -91,6 +91,12 @@ async def test_a_missing_grant_is_named(confined_world: World, base: Path) -> No
     missing = f"{base}/not-there"
     with pytest.raises(LaunchError, match="not-there"):
         await confined_world.run("/bin/true", read=(missing,))
+
+
+async def test_a_grant_that_would_show_what_is_hidden_starts_nothing(world: World, base: Path) -> None:
+    with pytest.raises(ConfigurationError, match="would show"):
+        await world.shell("touch ran", read=(str(base),), hide=(str(base),))
+    assert not Path(world.session(), "ran").exists()
 
 
 async def test_a_missing_folder_is_named(world: World) -> None:

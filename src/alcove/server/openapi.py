@@ -29,7 +29,11 @@ _REF: Final = "#/components/schemas/{name}"
 _EVENT: Final = {
     "type": "object",
     "description": "See docs/events.md.",
-    "properties": {name: {"type": "string"} for name in ("id", "event", "data")},
+    "properties": {
+        "id": {"type": "string", "description": "The number to go on after."},
+        "event": {"type": "string", "description": "What happened."},
+        "data": {"type": "string", "description": "More about it, as a JSON object."},
+    },
 }
 _BODY_ERRORS: Final = (MediaTypeError, TimedOutError, TooLargeError)
 _EVERYWHERE: Final = (InvalidError, ForbiddenError, MisdirectedError)

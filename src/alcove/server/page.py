@@ -58,7 +58,7 @@ def _operation(path: str, method: str, operation: dict[str, Any], schemas: dict[
         yield _table(_fields(content["schema"], schemas))
     # What has the same form follows upon one another: several successes, then all problems.
     for content, answers in groupby(operation["responses"].items(), key=lambda item: item[1].get("content", {})):
-        told = ", ".join(f"{status} {answer['description']}" for status, answer in answers if status != "default")
+        told = " · ".join(f"{status} {answer['description']}" for status, answer in answers if status != "default")
         if "application/problem+json" in content:
             yield f"<div><b>Problems</b> <span class=dim>{escape(told.replace('Problem: ', ''))}</span></div>"
             continue

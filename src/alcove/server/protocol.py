@@ -133,7 +133,6 @@ class Connection(HttpToolsProtocol):
         """Begin to count."""
         super().on_message_begin()
         self._in_head = True
-        self._dry_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header of the head; trailers came after the gate and are nobody's.

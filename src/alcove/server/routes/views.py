@@ -165,8 +165,8 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
         turn: The turn that it answers.
         agent: Who answers.
         status: `running`, or how it ended: `finished`, `failed`, `cancelled`, `timed_out` or `lost`.
-        exit_code: The program's, 128 + signal when a signal ended it; null while it runs, for functions, and when no end
-            was seen.
+        exit_code: The program's, 128 + signal when a signal ended it; null while it runs, for functions, and when no
+            end was seen.
         error: Why it failed, empty otherwise.
         answer_seq: The message that is its answer; null while there is none.
         rung: The sandbox that it ran in.
