@@ -226,7 +226,11 @@ class Ours(Store):
         return [(message.role, message.text) for message in await self.messages.last(handle, n)]
 
     async def sessions_of(self, user: str) -> list[str]:
-        return [session.id for session in (await self.sessions.list(user_id=user)).sessions]
+        return (await self.sessions.ids_of(user))[0]
+
+    async def records_of(self, user: str) -> int:
+        """List a user's sessions as records, and return how many there are."""
+        return len((await self.sessions.list(user_id=user)).sessions)
 
     def fill(self, sessions: Iterable[tuple[str, str, int]], message: str) -> None:
         with sqlite3.connect(self.path) as db:

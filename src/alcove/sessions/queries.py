@@ -259,6 +259,20 @@ def count(now: Micros) -> Steps[int]:
     return int(number)
 
 
+def ids_of(
+    now: Micros, tenant: str, user_id: str, limit: int, cursor: str | None
+) -> Steps[tuple[list[str], str | None]]:
+    """Return the ids of a user's sessions outside the trash, newest first, and the cursor of the next page."""
+    created, after = decode_cursor(cursor) if cursor else (_END_OF_TIME, "")
+    rows = yield Statement(
+        "SELECT id, created_at FROM sessions WHERE tenant = ? AND user_id = ? AND trashed_at = 0 "
+        "AND (created_at, id) < (?, ?) ORDER BY created_at DESC, id DESC LIMIT ?",
+        (tenant, user_id, created, after, limit + 1),
+    )
+    found = [row[0] for row in rows[:limit]]
+    return found, encode_cursor(rows[limit - 1][1], found[-1]) if len(rows) > limit else None
+
+
 def subtree(now: Micros, session_id: str, limit: int) -> Steps[list[Session]]:
     """Return the session and its descendants outside the trash, nearest first, at most `limit` of them."""
     rows = yield Statement(

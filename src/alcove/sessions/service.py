@@ -213,6 +213,23 @@ class Sessions:
         """Return how many sessions there are outside the trash, of all tenants. Looks at each."""
         return await self._database.read(queries.count)
 
+    async def ids_of(
+        self,
+        user_id: str,
+        *,
+        limit: int = limits.PAGE_DEFAULT,
+        cursor: str | None = None,
+        tenant: str = "default",
+    ) -> tuple[list[str], str | None]:
+        """List the ids of a user's sessions, newest first: `list` without the records, at a fraction of its cost.
+
+        Returns:
+            The ids, and the cursor of the next page (None on the last).
+        """
+        return await self._database.read(
+            queries.ids_of, tenant, ids.name(user_id, field="user_id"), rules.page_limit(limit), cursor
+        )
+
     async def children(self, session_id: str, *, limit: int = limits.PAGE_DEFAULT, cursor: str | None = None) -> Page:
         """List the direct children of a session, newest first."""
         session = await self.get(session_id)
