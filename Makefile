@@ -4,6 +4,8 @@
 # Naming another PYTHON makes .venv anew. ARGS go to the program behind the word: `make test ARGS='-k lease -x'`.
 PYTHON ?= python3
 ARGS ?=
+# A file's tests stay together, because they share what is slow to make: a sandbox, a filled database.
+WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -29,7 +31,7 @@ install: $(VENV)/.run ## Install Alcove into .venv
 	@echo "Alcove is installed: $(BIN)/alcove --help"
 
 test: $(VENV)/.dev ## Run the tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 test-long: $(VENV)/.dev ## Run the tests that take minutes: crash loops, attacks
 	$(BIN)/python -m pytest -m long $(ARGS)
