@@ -100,6 +100,7 @@ class Alcove:
             rung=self.settings.rung,
             minimum=minimum,
             canary=self.settings.base,
+            installation=self.installation,
             cache=self.settings.home / "probes.json",
         )
 

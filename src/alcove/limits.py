@@ -98,6 +98,7 @@ CONFIG_BYTES: Final = MIB  # alcove.toml; a larger one is something else
 INLINE_COMMIT_S: Final = 0.001  # a lone operation runs in the event loop while commits take less than this on average
 CHECKPOINT_PAGES: Final = 4000  # 16 MiB of write-ahead log: rarer checkpoints copy a page once for many commits
 EVENT_POLL_S: Final = 0.5  # how late a listener may notice an event that another process wrote
+UIDS_SPARE: Final = 64  # of an installation, for probes and checks: so many processes may probe one base at a time
 UIDS_MIN: Final = 2000  # a root server leases one uid per session; fewer would run out in an afternoon
 JOURNAL_BUFFER_BYTES: Final = MIB  # output of a run that is not yet durable; past it, the program's pipe fills up
 CHANGED_FILES: Final = 1000  # paths in one `files` event

@@ -24,7 +24,9 @@ from alcove.sandbox.service import Sandbox
 from alcove.sandbox.spawner import BOOT, Exit, Process, Spawner
 
 ROOT = os.geteuid() == 0
-UIDS = (1_879_047_001, 1_879_047_002)  # not those of the probe, nor any that is leased
+# Tests that run side by side share none, be it each in a pid namespace of its own. This module is imported twice.
+_FIRST_UID = 1_878_000_000 + 2 * (hash((os.stat("/proc/self/ns/pid").st_ino, os.getpid())) % 500_000)
+UIDS = (_FIRST_UID, _FIRST_UID + 1)  # not those of the probe, nor any that is leased
 ATTACKS = (Path(__file__).parent / "attacks.py").read_text()
 ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 

@@ -16,7 +16,6 @@ from alcove.errors import AlcoveError
 from alcove.runs.place import RunFolder, environment
 from alcove.sandbox.policy import Policy
 from alcove.sandbox.service import Sandbox
-from alcove.workspaces import uids
 
 
 async def check(
@@ -58,36 +57,36 @@ async def _run(
     """Run a check and return why it failed, `''` when it succeeded."""
     name = ids.new_id()
     folder = RunFolder(home, name)
-    uid = uids.checks() if sandbox.uids else None
     readable = (*read, *invocation.read)
     env = environment(
         environ, invocation.env, session_id=name, run_id=name, home=folder.tmp, folder=folder, readable=readable
     )
-    await asyncio.to_thread(folder.make, owner=uid)
-    try:
-        policy = Policy(
-            argv=invocation.argv,
-            env=env,
-            cwd=str(folder.tmp),
-            write=(str(folder.path),),
-            read=readable,
-            network=invocation.network,
-            uid=uid,
-            hide=hide,
-        )
-        process = await sandbox.spawn(policy, stdin=invocation.stdin)
-        said = bytearray()
+    with sandbox.spare_uid() as uid:
+        await asyncio.to_thread(folder.make, owner=uid)
         try:
-            async with asyncio.timeout(invocation.timeout_s):
-                async for _, chunk in process.output():
-                    said += chunk[: limits.KIB - len(said)]
-                ended = await process.wait()
-        except TimeoutError:
-            return f"{Path(invocation.argv[0]).name}: no answer to its check within {invocation.timeout_s} s"
+            policy = Policy(
+                argv=invocation.argv,
+                env=env,
+                cwd=str(folder.tmp),
+                write=(str(folder.path),),
+                read=readable,
+                network=invocation.network,
+                uid=uid,
+                hide=hide,
+            )
+            process = await sandbox.spawn(policy, stdin=invocation.stdin)
+            said = bytearray()
+            try:
+                async with asyncio.timeout(invocation.timeout_s):
+                    async for _, chunk in process.output():
+                        said += chunk[: limits.KIB - len(said)]
+                    ended = await process.wait()
+            except TimeoutError:
+                return f"{Path(invocation.argv[0]).name}: no answer to its check within {invocation.timeout_s} s"
+            finally:
+                await process.kill()
         finally:
-            await process.kill()
-    finally:
-        await asyncio.to_thread(folder.remove)
+            await asyncio.to_thread(folder.remove)
     if ended.code == 0:
         return ""
     first = said.decode(errors="replace").strip().partition("\n")[0]

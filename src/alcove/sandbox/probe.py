@@ -7,9 +7,7 @@ import hashlib
 import os
 import platform
 import secrets
-import shutil
-import tempfile
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Final
 
@@ -18,13 +16,13 @@ import msgspec
 from alcove.errors import AlcoveError, ConfigurationError
 from alcove.sandbox import processes
 from alcove.sandbox.attempts import Errand, Target
+from alcove.sandbox.berths import Berth, Berths
 from alcove.sandbox.plan import Rung
 from alcove.sandbox.policy import Policy
 from alcove.sandbox.spawner import Process, Spawner
 from alcove.sandbox.vector import GUARANTEES, RungReport, Vector
 
 RUNGS: Final[tuple[Rung, ...]] = ("userns", "landlock", "none")
-_UIDS: Final = 1_879_048_190, 1_879_048_191  # below the first that is leased to a session, above all that others use
 _REMEDIES: Final[dict[Rung, str]] = {
     "userns": "allow user namespaces: sysctl user.max_user_namespaces above 0, kernel.unprivileged_userns_clone=1 and "
     "kernel.apparmor_restrict_unprivileged_userns=0 where they exist, and in a container a profile that lets it "
@@ -42,17 +40,15 @@ _TARGET: Final = msgspec.json.Decoder(Target)
 _REPORTS: Final = msgspec.json.Decoder(dict[str, tuple[RungReport, ...]])
 
 
-async def probe(spawner: Spawner, *, canary: Path | None, uids: bool) -> tuple[RungReport, ...]:
+async def probe(spawner: Spawner, berths: Berths) -> tuple[RungReport, ...]:
     """Return what every rung holds, best rung first.
 
     Args:
         spawner: Starts the probes.
-        canary: An existing folder of the real base, in which the neighbour gets its folder for the time being.
-        uids: Whether runs get leased uids.
+        berths: Where the neighbour and its attacker live for the time being; in the real base.
     """
-    pair = probe_uids() if uids else (None, None)
-    async with _neighbour(spawner, canary, pair[0]) as target:
-        return tuple([await _try(spawner, rung, target, canary, pair[1]) for rung in RUNGS])
+    async with _neighbour(spawner, berths) as target:
+        return tuple([await _try(spawner, rung, target, berths) for rung in RUNGS])
 
 
 def cached(cache: Path | None, key: str) -> tuple[RungReport, ...] | None:
@@ -85,26 +81,15 @@ def key(*, canary: Path | None, uids: bool) -> str:
     )
 
 
-def probe_uids() -> tuple[int, int]:
-    """Return two uids that no session is given."""
-    mapped = [line.split() for line in Path("/proc/self/uid_map").read_text("ascii").splitlines()]
-    ranges = [(int(start), int(start) + int(count) - 1) for start, _, count in mapped]
-    if any(low <= _UIDS[0] and _UIDS[1] <= high for low, high in ranges):
-        return _UIDS
-    low, high = max(ranges, key=lambda pair: pair[1] - pair[0])
-    middle = low + (high - low) // 2  # sessions get the upper half there
-    return middle - 2, middle - 1
-
-
 @contextlib.asynccontextmanager
-async def _neighbour(spawner: Spawner, canary: Path | None, uid: int | None) -> AsyncGenerator[Target]:
+async def _neighbour(spawner: Spawner, berths: Berths) -> AsyncGenerator[Target]:
     """A session that is not protected, with a file, a process, sockets and shared memory, and the server's process."""
-    with _folder(canary, uid) as folder:
-        errand = Errand(folder=folder, token=f"alcove-{secrets.token_hex(8)}", target=None)
+    with berths.borrow() as berth:
+        errand = Errand(folder=berth.folder, token=f"alcove-{secrets.token_hex(8)}", target=None)
         try:
-            process = await _start(spawner, "none", folder, uid, errand)
+            process = await _start(spawner, "none", berth, errand)
         except ConfigurationError:  # leased uids cannot get there, which each rung has to cope with by itself
-            process = await _start(spawner, "none", folder, None, errand)
+            process = await _start(spawner, "none", berth._replace(uid=None), errand)
         try:
             target = _TARGET.decode(await _line(process))
             own = os.getpid()
@@ -115,11 +100,11 @@ async def _neighbour(spawner: Spawner, canary: Path | None, uid: int | None) -> 
             process.close()
 
 
-async def _try(spawner: Spawner, rung: Rung, target: Target, canary: Path | None, uid: int | None) -> RungReport:
-    with _folder(canary, uid) as folder:
-        errand = Errand(folder=folder, token="", target=target)
+async def _try(spawner: Spawner, rung: Rung, target: Target, berths: Berths) -> RungReport:
+    with berths.borrow() as berth:
+        errand = Errand(folder=berth.folder, token="", target=target)
         try:
-            process = await _start(spawner, rung, folder, uid, errand)
+            process = await _start(spawner, rung, berth, errand)
             answer = await _line(process)
             await process.wait()
             holes = _ANSWER.decode(answer)
@@ -138,8 +123,8 @@ def _unavailable(rung: Rung, failure: str, remedy: str) -> RungReport:
     return RungReport(rung=rung, available=False, vector=Vector(), holes={}, failure=failure, remedy=remedy)
 
 
-async def _start(spawner: Spawner, rung: Rung, folder: str, uid: int | None, errand: Errand) -> Process:
-    policy = Policy(argv=("probe",), env={}, cwd=folder, write=(folder,), uid=uid)
+async def _start(spawner: Spawner, rung: Rung, berth: Berth, errand: Errand) -> Process:
+    policy = Policy(argv=("probe",), env={}, cwd=berth.folder, write=(berth.folder,), uid=berth.uid)
     policy.check_reach(rung)
     return await spawner.start(policy.plan(rung, errand=errand), b"")
 
@@ -152,14 +137,3 @@ async def _line(process: Process) -> bytes:
             if text.endswith(b"\n"):
                 break
     return text
-
-
-@contextlib.contextmanager
-def _folder(canary: Path | None, uid: int | None) -> Generator[str]:
-    folder = tempfile.mkdtemp(prefix=".probe-", dir=canary)
-    try:
-        if uid is not None:
-            os.chown(folder, uid, uid)
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

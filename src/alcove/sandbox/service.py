@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal, Self, final
 
+from alcove import ids
 from alcove.errors import ConfigurationError, GuaranteeError
 from alcove.sandbox import probe
+from alcove.sandbox.berths import Berths
 from alcove.sandbox.plan import Rung
 from alcove.sandbox.policy import Policy
 from alcove.sandbox.spawner import Process, Spawner
 from alcove.sandbox.vector import DEFAULT_MINIMUM, GUARANTEES, RungReport, Vector
+from alcove.workspaces import uids as numbers
 
 _ORDER: Final[tuple[Rung, ...]] = ("userns", "landlock")
 
@@ -28,9 +33,17 @@ class Sandbox:
     """
 
     def __init__(
-        self, spawner: Spawner, reports: tuple[RungReport, ...], *, rung: Rung, minimum: frozenset[str], uids: bool
+        self,
+        spawner: Spawner,
+        berths: Berths,
+        reports: tuple[RungReport, ...],
+        *,
+        rung: Rung,
+        minimum: frozenset[str],
+        uids: bool,
     ) -> None:
         self._spawner = spawner
+        self._berths = berths
         self._reports = reports
         self._report = next(report for report in reports if report.rung == rung)
         self.rung: Rung = rung
@@ -46,6 +59,7 @@ class Sandbox:
         minimum: frozenset[str] | None = None,
         canary: Path | None = None,
         uids: bool | None = None,
+        installation: str | None = None,
         cache: Path | None = None,
     ) -> Self:
         """Start the warm spawner, find out what each rung holds here, and choose one.
@@ -58,6 +72,7 @@ class Sandbox:
             minimum: Guarantees that every run needs. None: `DEFAULT_MINIMUM`, or nothing when `none` is asked for.
             canary: An existing folder in the real base, for the folders of the probe; None for the system's own.
             uids: Whether runs get a uid of their own; None: when the server is root.
+            installation: Whose spare uids the probe takes; None for some that are hardly anybody's.
             cache: A file that keeps the results until the next boot or change of code. Results that would let nothing
                 run are tried again each time: whoever has followed a remedy need not know of the file.
 
@@ -75,18 +90,20 @@ class Sandbox:
         uids = root if uids is None else uids
         if uids and not root:
             raise ConfigurationError("only a root server can lease uids", field="uids", remedy="run it as root")
+        berths = Berths(canary, numbers.spare(installation or ids.new_id()) if uids else None)
+        berths.sweep()
         spawner = Spawner()
         try:
             key = probe.key(canary=canary, uids=uids)
             reports = probe.cached(cache, key)
             if reports is None or not _usable(reports, rung, minimum):
-                reports = await probe.probe(spawner, canary=canary, uids=uids)
+                reports = await probe.probe(spawner, berths)
                 probe.keep(cache, key, reports)
         except BaseException:
             await spawner.close()
             raise
         chosen = _choose(reports, minimum) if rung == "auto" else rung
-        return cls(spawner, reports, rung=chosen, minimum=minimum, uids=uids)
+        return cls(spawner, berths, reports, rung=chosen, minimum=minimum, uids=uids)
 
     @property
     def spawner_pid(self) -> int | None:
@@ -117,6 +134,20 @@ class Sandbox:
                 remedy=f"{self._report.remedy}; or lower the minimum by name ({', '.join(missing)})",
                 missing=", ".join(missing),
             )
+
+    @contextmanager
+    def spare_uid(self) -> Generator[int | None]:
+        """Hold a uid for a program that belongs to no session; None where none are leased.
+
+        Raises:
+            ConflictError: Other processes hold every one.
+            StorageError: The base cannot be written to.
+        """
+        if not self.uids:
+            yield None
+            return
+        with self._berths.borrow() as berth:
+            yield berth.uid
 
     async def spawn(self, policy: Policy, *, stdin: bytes = b"") -> Process:
         """Start a program, confined.
