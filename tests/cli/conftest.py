@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from alcove.cli import output
 from alcove.cli.main import cli
 from alcove.clock import SECOND, SystemClock
+from cli.served import Served
 
 NOW = 1_790_000_000 * SECOND
 GOLDEN = Path(__file__).with_name("golden")
@@ -45,9 +46,22 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.undo()
 
 
+either = pytest.mark.parametrize("run", ["here", "server"], indirect=True)
+"""A command does the same on the installation here and on a server of it."""
+
+
 @pytest.fixture
-def run(place: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def server(place: Path) -> Iterator[str]:
+    """A server of the installation in `place`, in a thread: the clock that a test stops stands still for it too."""
+    with Served(place) as served:
+        yield served.url
+
+
+@pytest.fixture
+def run(request: pytest.FixtureRequest, place: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs a command line in this process; `columns` makes stdout a terminal of that width."""
+    if getattr(request, "param", "here") == "server":
+        monkeypatch.setenv("ALCOVE_URL", request.getfixturevalue("server"))
 
     def run(*args: str, stdin: str | bytes | None = None, columns: int | None = None, exit_code: int = 0) -> Result:
         monkeypatch.setattr(output, "terminal_columns", lambda: columns)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.conftest import Run, golden, loaded
+from cli.conftest import Run, either, golden, loaded
 
 pytestmark = pytest.mark.usefixtures("frozen")
 
@@ -39,6 +39,7 @@ def three(run: Run, frozen: Callable[[int], None]) -> None:
     frozen(8000)
 
 
+@either
 @pytest.mark.usefixtures("three")
 class TestList:
     def test_a_terminal_gets_a_table_of_its_width(self, run: Run, place: Path) -> None:
@@ -86,6 +87,7 @@ class TestList:
         assert "--limit" in run("list", "--limit", limit, exit_code=2).stderr
 
 
+@either
 class TestIds:
     def test_on_a_terminal_they_are_cut_to_what_tells_them_apart(self, run: Run, place: Path) -> None:
         made = [run("create").stdout.strip() for _ in range(3)]
@@ -99,6 +101,7 @@ class TestIds:
         assert run("create").stdout.strip() == run("list").stdout.split("\t")[0]
 
 
+@either
 @pytest.mark.usefixtures("three")
 class TestDetail:
     def test_it_shows_the_session(self, run: Run, place: Path) -> None:
@@ -126,6 +129,7 @@ class TestDetail:
         assert "is not a session id" in run("detail", prefix, exit_code=2).stderr
 
 
+@either
 class TestCreate:
     def test_it_prints_the_id_and_makes_the_folder(self, run: Run, place: Path) -> None:
         result = run("create")
@@ -161,11 +165,8 @@ class TestCreate:
         assert said in run("create", *options, exit_code=exit_code).stderr
         assert len(run("list").stdout.splitlines()) == 1
 
-    def test_a_child_starts_no_installation(self, run: Run, place: Path) -> None:
-        run("create", "--parent", "a", exit_code=5)
-        assert list(place.iterdir()) == []
 
-
+@either
 @pytest.mark.usefixtures("three")
 class TestRm:
     def test_it_moves_a_tree_to_the_trash(self, run: Run, place: Path) -> None:
@@ -207,7 +208,7 @@ class TestRm:
 
     def test_a_purge_without_a_terminal_needs_a_yes(self, run: Run) -> None:
         result = run("rm", "--purge", "report", exit_code=2)
-        assert "add --yes" in result.stderr
+        assert "add --force" in result.stderr
         assert "1 session removed for good" in run("rm", "--purge", "--yes", "report").stderr
         run("detail", "report", exit_code=5)
 
@@ -228,6 +229,10 @@ class TestRm:
 
 
 class TestWithoutInstallation:
+    def test_a_child_starts_no_installation(self, run: Run, place: Path) -> None:
+        run("create", "--parent", "a", exit_code=5)
+        assert list(place.iterdir()) == []
+
     @pytest.mark.parametrize("command", [["list"], ["detail", "a"], ["rm", "a"], ["rm", "--purge", "--yes", "a"]])
     @pytest.mark.parametrize("database", ["", "memory://", "sqlite:///nowhere/x.db"])
     def test_reading_commands_make_nothing(

@@ -9,11 +9,10 @@ import sys
 import click
 
 from alcove import limits
-from alcove.agents.command import CommandAgent
-from alcove.cli import installation, output
+from alcove.cli import installation, options, output
+from alcove.cli.installation import Hub
 from alcove.durations import duration_s
 from alcove.errors import InvalidError
-from alcove.hub import Alcove
 from alcove.runs.model import Reply, Run, RunStatus
 from alcove.sessions.model import Session
 from alcove.values import Json
@@ -32,7 +31,8 @@ _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\
     "--timeout", "ends_after", metavar="TIME", help="End the run after 30s, 15m, 2h; the agent's own time by default."
 )
 @click.option("--raw", is_flag=True, help="Show the output byte by byte, colours and cursor movements included.")
-@installation.json_option
+@options.json
+@options.server
 @installation.blocking
 async def chat(
     message: str | None,
@@ -60,20 +60,21 @@ async def chat(
     timeout_s = duration_s(ends_after, field="timeout") if ends_after else None
     if ends_after and timeout_s is None:
         raise InvalidError("a run has to end some time", field="timeout", remedy="leave --timeout out, or give 24h")
-    said = _message(message)
+    asked = _message(message)
     async with installation.opened(start=session_id is None) as hub:
         session, made = await _session(hub, session_id, new=new, user=user)
         try:
-            run = await hub.runs.start(session.id, said, agent=agent, timeout_s=timeout_s)
+            run = await hub.runs.start(session.id, asked, agent=agent, timeout_s=timeout_s)
         except BaseException:
             if made:
                 await hub.sessions.delete(session.id, purge=True)
             raise
         if not as_json:
             output.note(f"session {session.id}")
+        said = ""
         try:
             if not as_json:
-                await _show(hub, run, raw=raw)
+                said = await _show(hub, run, raw=raw)
             reply = await hub.runs.reply(run.id)
         except asyncio.CancelledError:
             output.note("cancelling")
@@ -82,7 +83,7 @@ async def chat(
         if as_json:
             output.write_json(_answer(reply))
         else:
-            _comment(hub, reply)
+            _comment(reply, said)
     if reply.run.status != RunStatus.FINISHED:
         raise click.exceptions.Exit(output.ERROR)
 
@@ -105,7 +106,7 @@ def _message(argument: str | None) -> str:
         ) from error
 
 
-async def _session(hub: Alcove, prefix: str | None, *, new: bool, user: str | None) -> tuple[Session, bool]:
+async def _session(hub: Hub, prefix: str | None, *, new: bool, user: str | None) -> tuple[Session, bool]:
     """Return the session to run in, and whether it was made for this."""
     if prefix is not None:
         return await installation.find_session(hub, prefix), False
@@ -114,26 +115,27 @@ async def _session(hub: Alcove, prefix: str | None, *, new: bool, user: str | No
     return await hub.sessions.create(user_id=user), True
 
 
-async def _show(hub: Alcove, run: Run, *, raw: bool) -> None:
-    """Write the output of a run as it comes, each stream to our own."""
-    ended, spoken = True, False
+async def _show(hub: Hub, run: Run, *, raw: bool) -> str:
+    """Write the output of a run as it comes, each stream to our own; return the end of what was shown."""
+    spoken = ""
     async for event in hub.runs.events(run.id):
         if event.type == "output":
             stream, text = sys.stderr if event.data["stream"] == "stderr" else sys.stdout, str(event.data["text"])
             # A program may say what it likes; it shall not steer the terminal of whoever reads it.
             stream.write(text if raw else _CONTROL.sub("", text))
             stream.flush()
-            ended, spoken = text.endswith("\n"), True
+            spoken = (spoken + text)[-limits.EVENT_BYTES :]
         elif event.type == "message" and event.data["role"] == "assistant" and not spoken:
             # A function that returned its answer said it nowhere else.
             click.echo(event.data.get("text") or "", nl=bool(event.data.get("text")))
         elif event.type == "gap":
             output.note("… output left out …")
-    if not ended and output.terminal_columns():
+    if spoken and not spoken.endswith("\n") and output.terminal_columns():
         click.echo()
+    return spoken
 
 
-def _comment(hub: Alcove, reply: Reply) -> None:
+def _comment(reply: Reply, spoken: str) -> None:
     """Say how a run ended, where the output does not."""
     run = reply.run
     if run.error:
@@ -142,11 +144,10 @@ def _comment(hub: Alcove, reply: Reply) -> None:
         output.complain(f"the run was {run.status}" if run.status == RunStatus.CANCELLED else "the run timed out")
     elif run.exit_code:
         output.note(f"exit code {run.exit_code}")
-        agent = hub.agents.get(run.agent)
-        # What an agent makes of no output at all is its explanation of the exit code.
-        explanation = agent.answer(agent.transcript(), run.exit_code) if isinstance(agent, CommandAgent) else ""
-        if explanation:
-            output.note(explanation)
+        # An agent may explain an exit code: then its answer ends with a line that its program did not say.
+        last = reply.text.rstrip().rpartition("\n")[2]
+        if last not in spoken:
+            output.note(last)
 
 
 def _answer(reply: Reply) -> dict[str, Json]:

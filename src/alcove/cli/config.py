@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from alcove.cli import installation, output
+from alcove.cli import installation, options, output
 from alcove.settings import Shown
 
 
 @click.command(short_help="Show every setting, its value and where that came from.")
-@installation.json_option
+@options.json
 def config(as_json: bool) -> None:
     """Show every setting, its value and where that came from.
 

@@ -17,7 +17,7 @@ import msgspec
 from alcove import __version__
 from alcove.agents.base import AgentInfo
 from alcove.agents.catalog import Catalog
-from alcove.cli import installation, output
+from alcove.cli import installation, options, output
 from alcove.clock import Micros
 from alcove.database.migrating import migrations
 from alcove.database.op import Statement, Steps
@@ -31,7 +31,7 @@ Section: TypeAlias = dict[str, Json]
 
 
 @click.command(short_help="Say whether runs can start here, and what to do if not.")
-@installation.json_option
+@options.json
 @installation.blocking
 async def doctor(as_json: bool) -> None:
     """Say whether runs can start here, and what to do if not.

@@ -1,4 +1,4 @@
-"""How commands find the installation, open it, and find sessions in it."""
+"""How commands find what they work on, open it, and find sessions in it: an installation here, or a server."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, Final, ParamSpec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeAlias
 
-import click
-
-from alcove.cli import output
-from alcove.errors import DatabaseError, InvalidError, NotFoundError, SessionNotFoundError
+from alcove.cli import options, output
+from alcove.errors import AgentNotFoundError, DatabaseError, InvalidError, NotFoundError, SessionNotFoundError
 from alcove.hub import Alcove, open as open_hub
 from alcove.sessions.model import Session
-from alcove.settings import Settings, load
+from alcove.settings import Settings, load, nearest
 from alcove.workspaces.base import installation
+from alcove.workspaces.service import Workspaces
+
+if TYPE_CHECKING:
+    from alcove.cli.remote import Remote, RemoteWorkspaces
 
 P = ParamSpec("P")
+Hub: TypeAlias = "Alcove | Remote"
 
 _SQLITE: Final = "sqlite:///"
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+_OURS: Final = frozenset({"ALCOVE_DEBUG", "ALCOVE_URL", "ALCOVE_KEY"})
 
 
 def blocking(command: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
@@ -38,7 +41,7 @@ def blocking(command: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, Non
 
 def configuration(**flags: str | int | None) -> Settings:
     """Return the configuration that is in force here, under the flags given."""
-    environ = {name: value for name, value in os.environ.items() if name != "ALCOVE_DEBUG"}
+    environ = {name: value for name, value in os.environ.items() if name not in _OURS}
     return load(environ=environ, overrides=flags)
 
 
@@ -75,16 +78,30 @@ def exists(found: Settings) -> bool:
 
 
 @asynccontextmanager
-async def opened(*, start: bool = False, folders: bool = True) -> AsyncGenerator[Alcove]:
-    """Open the installation here.
+async def opened(*, start: bool = False, folders: bool = True) -> AsyncGenerator[Hub]:
+    """Open the server that was named, else the installation here.
 
     Args:
-        start: Make one where there is none.
+        start: Make an installation where there is none.
         folders: Open the workspaces too; a command that only reads rows needs none.
 
     Raises:
         NotFoundError: There is none, and `start` is false; nothing was made.
     """
+    url, key = options.server_named()
+    if url:
+        from alcove.cli.remote import Remote
+        from alcove.cli.wire import Wire
+
+        yield Remote(Wire(url, key))
+        return
+    async with opened_here(start=start, folders=folders) as hub:
+        yield hub
+
+
+@asynccontextmanager
+async def opened_here(*, start: bool = False, folders: bool = True) -> AsyncGenerator[Alcove]:
+    """Open the installation here: see `opened`."""
     found = settings()
     if not start and not exists(found):
         raise NotFoundError(
@@ -99,7 +116,33 @@ async def opened(*, start: bool = False, folders: bool = True) -> AsyncGenerator
         yield hub
 
 
-async def find_session(hub: Alcove, prefix: str, *, trashed: bool = False) -> Session:
+def workspaces(hub: Hub) -> Workspaces | RemoteWorkspaces:
+    """Return what reaches the files of an installation that was opened with its folders."""
+    assert hub.workspaces is not None
+    return hub.workspaces
+
+
+def folder(hub: Hub, session_id: str) -> Path | None:
+    """Return where a session's workspace is; None where a server does not tell."""
+    if isinstance(hub, Alcove):
+        return hub.settings.base / session_id
+    told = hub.sessions.folders.get(session_id)
+    return Path(told) if told else None
+
+
+async def check_agent(hub: Hub, name: str) -> None:
+    """Make sure that there is an agent of that name.
+
+    Raises:
+        AgentNotFoundError: There is none; the remedy names one that looks like it.
+    """
+    if isinstance(hub, Alcove):
+        hub.agents.get(name)
+    elif name not in (names := await hub.agents()):
+        raise AgentNotFoundError(f"there is no agent {name!r}", field="agent", remedy=nearest(name, names))
+
+
+async def find_session(hub: Hub, prefix: str, *, trashed: bool = False) -> Session:
     """Return the session whose id is `prefix`, or the only one whose id begins so.
 
     Args:
@@ -116,7 +159,8 @@ async def find_session(hub: Alcove, prefix: str, *, trashed: bool = False) -> Se
         candidates = await hub.sessions.find_prefix(prefix, trashed=True)
         if candidates and not trashed:
             raise SessionNotFoundError(
-                f"session {candidates[0].id} is in the trash", remedy="`alcove rm --purge` removes it for good"
+                f"session {candidates[0].id} is in the trash",
+                remedy="`alcove restore` brings it back, `alcove rm --purge` removes it for good",
             )
     if not candidates:
         raise SessionNotFoundError(f"there is no session {prefix!r}", remedy="`alcove list` shows those there are")

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import click
 
 from alcove import __version__
-from alcove.cli import output
+from alcove.cli import options, output
 from alcove.errors import AlcoveError, InvalidError
 
 
@@ -102,13 +102,14 @@ def _guarded(run: Callable[[], Any]) -> int:
 
 
 @click.command(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
+@options.server
 @click.version_option(__version__, message="alcove %(version)s")
 @click.pass_context
 def cli(ctx: click.Context) -> None:
     """Durable sessions for AI agents: history, a folder of its own, confined runs.
 
-    Results go to stdout, messages to stderr. Exit codes: 0 ok, 1 error, 2 usage, 3 conflict, 5 not found,
-    130 interrupted.
+    Results go to stdout, messages to stderr. Exit codes: 0 ok, 1 error, 2 usage, 3 conflict, 4 needs authorization,
+    5 not found, 130 interrupted.
     """
     if os.environ.get("NO_COLOR"):
         ctx.color = False

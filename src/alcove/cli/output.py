@@ -19,6 +19,7 @@ OK: Final = 0
 ERROR: Final = 1
 USAGE: Final = 2
 CONFLICT: Final = 3
+UNAUTHORIZED: Final = 4
 NOT_FOUND: Final = 5
 INTERRUPTED: Final = 130
 
@@ -179,6 +180,8 @@ def complain(message: str, hint: str = "") -> None:
 
 def exit_code(error: AlcoveError) -> int:
     """Return the exit code of an error."""
+    if error.code in {"unauthorized", "forbidden"}:
+        return UNAUTHORIZED
     return next((code for kind, code in _CODES if isinstance(error, kind)), ERROR)
 
 

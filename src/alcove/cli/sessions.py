@@ -8,16 +8,14 @@ import click
 import msgspec
 
 from alcove import limits
-from alcove.cli import installation, output, views
+from alcove.cli import installation, options, output, views
+from alcove.cli.installation import Hub
 from alcove.clock import SystemClock
 from alcove.durations import duration_s
 from alcove.errors import InvalidError
-from alcove.hub import Alcove
 from alcove.lifecycle.service import Receipt
-from alcove.sessions import queries
 from alcove.sessions.model import Session, Status
 from alcove.values import Json, Metadata
-from alcove.workspaces import queries as workspaces
 
 _LAST = 5  # messages and runs in `detail`
 
@@ -35,7 +33,8 @@ _LAST = 5  # messages and runs in `detail`
     "--limit", type=click.IntRange(1, limits.PAGE), default=limits.PAGE_DEFAULT, show_default=True, help="At most."
 )
 @click.option("--all", "everything", is_flag=True, help="Not only --limit of them.")
-@installation.json_option
+@options.json
+@options.server
 @installation.blocking
 async def list_sessions(
     user: str | None,
@@ -64,9 +63,9 @@ async def list_sessions(
             cursor = page.next_cursor
             if not everything or cursor is None:
                 break
-        settings = hub.settings
+        shown = [views.session_json(one, installation.folder(hub, one.id)) for one in found] if as_json else []
     if as_json:
-        output.write_json({"sessions": [views.session_json(one, settings) for one in found], "next_cursor": cursor})
+        output.write_json({"sessions": shown, "next_cursor": cursor})
         return
     views.write_sessions(found, SystemClock().now())
     if cursor:
@@ -75,25 +74,26 @@ async def list_sessions(
 
 @click.command(short_help="Show one session: files, last messages, last runs.")
 @click.argument("session_id", metavar="ID")
-@installation.json_option
+@options.json
+@options.server
 @installation.blocking
 async def detail(session_id: str, as_json: bool) -> None:
     """Show one session: files, last messages, last runs. The beginning of an id is enough."""
-    async with installation.opened(folders=False) as hub:
+    async with installation.opened() as hub:
         session = await installation.find_session(hub, session_id)
-        usage = await hub.database.read(workspaces.usage, session.id)
+        usage = await installation.workspaces(hub).usage(session.id)
         last = await hub.messages.last(session.id, _LAST)
         runs = (await hub.runs.list(session.id, limit=_LAST)).runs
-        settings = hub.settings
+        folder = installation.folder(hub, session.id)
     if as_json:
-        shown = views.session_json(session, settings)
+        shown = views.session_json(session, folder)
         shown["files"] = {"count": usage.files, "size_bytes": usage.size_bytes}
         shown["last_messages"] = [views.message_json(message) for message in last]
         shown["last_runs"] = [views.run_json(run) for run in runs]
         output.write_json(shown)
         return
     now = SystemClock().now()
-    views.write_session(session, usage, settings, now)
+    views.write_session(session, usage, folder, now)
     views.write_messages(last)
     views.write_runs(runs, now)
 
@@ -108,7 +108,8 @@ async def detail(session_id: str, as_json: bool) -> None:
 @click.option("--agent", metavar="NAME", help="Who answers by default.")
 @click.option("--ttl", metavar="TIME", help="How long it may be idle: 30m, 24h, 7d; never.")
 @click.option("--metadata", "pairs", metavar="NAME=VALUE", multiple=True, help="A fact about it; may be repeated.")
-@installation.json_option
+@options.json
+@options.server
 @installation.blocking
 async def create(
     session_id: str | None,
@@ -127,7 +128,7 @@ async def create(
     ttl_s = duration_s(ttl, field="ttl") if ttl else msgspec.UNSET
     async with installation.opened(start=parent is None) as hub:
         if agent:
-            hub.agents.get(agent)
+            await installation.check_agent(hub, agent)
         session = await hub.sessions.create(
             session_id=session_id,
             user_id=user,
@@ -139,9 +140,9 @@ async def create(
             ttl_s=ttl_s,
             metadata=metadata,
         )
-        settings = hub.settings
+        folder = installation.folder(hub, session.id)
     if as_json:
-        output.write_json(views.session_json(session, settings))
+        output.write_json(views.session_json(session, folder))
     else:
         click.echo(session.id)
 
@@ -149,24 +150,25 @@ async def create(
 @click.command(short_help="Move sessions and their descendants to the trash.")
 @click.argument("session_ids", metavar="ID...", nargs=-1, required=True)
 @click.option("--purge", is_flag=True, help="Remove them for good: history, files, everything.")
-@click.option("--yes", "-y", "-f", is_flag=True, help="Do not ask before a purge.")
-@click.option("--dry-run", "-n", is_flag=True, help="Only show what would go.")
-@installation.json_option
+@options.force
+@options.dry_run
+@options.json
+@options.server
 @installation.blocking
-async def rm(session_ids: tuple[str, ...], purge: bool, yes: bool, dry_run: bool, as_json: bool) -> None:
+async def rm(session_ids: tuple[str, ...], purge: bool, force: bool, dry_run: bool, as_json: bool) -> None:
     """Move sessions and their descendants to the trash, and print their ids. What runs in them is cancelled.
 
     The beginning of an id is enough. With --purge they are removed for good, also from the trash.
     """
-    if purge and not yes and not dry_run and not output.can_ask():
-        raise click.UsageError("a purge is for good, and nobody can be asked here: add --yes")
+    if purge and not force and not dry_run and not output.can_ask():
+        raise click.UsageError("a purge is for good, and nobody can be asked here: add --force")
     async with installation.opened() as hub:
         named = [await installation.find_session(hub, prefix, trashed=purge) for prefix in session_ids]
-        going = {one: session for session in named for one in await _subtree(hub, session)}
+        going = {one.id: one for session in named for one in await _subtree(hub, session)}
         if dry_run:
-            await _write_going(hub, list(going), purge=purge, as_json=as_json)
+            await _write_going(hub, [*going.values()], purge=purge, as_json=as_json)
             return
-        if purge and not yes and not _agreed(len(going)):
+        if purge and not force and not _agreed(len(going)):
             output.note("nothing was removed")
             raise click.exceptions.Exit(output.ERROR)
         receipts: list[Receipt] = []
@@ -185,11 +187,22 @@ async def rm(session_ids: tuple[str, ...], purge: bool, yes: bool, dry_run: bool
     output.note(f"{output.counted(count, 'session')} {where}" + (f", {output.size(freed)} freed" if purge else ""))
 
 
-async def _subtree(hub: Alcove, session: Session) -> list[str]:
-    """Return the ids that go when this session goes."""
-    if session.status == Status.TRASHED:
-        return (await hub.database.read(queries.trashing_of, session.id, limits.TREE_SESSIONS))[1]
-    return [one.id for one in await hub.sessions.tree(session.id)]
+async def _subtree(hub: Hub, session: Session) -> list[Session]:
+    """Return the sessions that go when this session goes, itself first."""
+    if session.status != Status.TRASHED:
+        return await hub.sessions.tree(session.id)
+    trashed: list[Session] = []
+    cursor: str | None = None
+    while True:
+        page = await hub.sessions.list(root_id=session.root_id, status="trashed", limit=limits.PAGE, cursor=cursor)
+        trashed += page.sessions
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    found = [session]
+    for above in found:
+        found += [one for one in trashed if one.parent_id == above.id]
+    return found
 
 
 def _agreed(count: int) -> bool:
@@ -201,14 +214,12 @@ def _agreed(count: int) -> bool:
         signal.signal(signal.SIGINT, noted)
 
 
-async def _write_going(hub: Alcove, ids: list[str], *, purge: bool, as_json: bool) -> None:
+async def _write_going(hub: Hub, going: list[Session], *, purge: bool, as_json: bool) -> None:
     rows: list[dict[str, Json]] = []
-    for one in ids:
-        session = await hub.sessions.find(one)
-        usage = await hub.database.read(workspaces.usage, one)
-        if session:
-            shown = {"session_id": one, "user_id": session.user_id, "messages": session.message_count}
-            rows.append({**shown, "files": usage.files, "size_bytes": usage.size_bytes, "title": session.title})
+    for session in going:
+        usage = await installation.workspaces(hub).usage(session.id)
+        shown = {"session_id": session.id, "user_id": session.user_id, "messages": session.message_count}
+        rows.append({**shown, "files": usage.files, "size_bytes": usage.size_bytes, "title": session.title})
     if as_json:
         output.write_json({"dry_run": True, "purge": purge, "sessions": rows})
         return

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from alcove.cli import output
 from alcove.clock import Micros, instant, seconds
 from alcove.messages.model import Message
 from alcove.runs.model import Run
 from alcove.sessions.model import Session, Status
-from alcove.settings import Settings
 from alcove.values import Json
 from alcove.workspaces.model import Usage
 
 _SHOWN_CHARS = 200  # of a message in a table
 
 
-def session_json(session: Session, settings: Settings) -> dict[str, Json]:
-    """Return a session as JSON."""
+def session_json(session: Session, folder: Path | None) -> dict[str, Json]:
+    """Return a session as JSON; with its folder, where that is known."""
     expires_at = session.expires_at
     return {
         "session_id": session.id,
@@ -27,7 +27,7 @@ def session_json(session: Session, settings: Settings) -> dict[str, Json]:
         "message_count": session.message_count,
         "turn_count": session.turn_count,
         "work_directory": session.id,
-        "absolute_work_directory": str(settings.base / session.id),
+        **({"absolute_work_directory": str(folder)} if folder else {}),
         "status": session.status,
         "user_id": session.user_id,
         "app": session.app,
@@ -92,7 +92,7 @@ def write_sessions(sessions: Sequence[Session], now: Micros) -> None:
     output.write_table(("ID", "USER", "STATUS", "MESSAGES", "TURNS", "IDLE", "TITLE"), rows)
 
 
-def write_session(session: Session, usage: Usage, settings: Settings, now: Micros) -> None:
+def write_session(session: Session, usage: Usage, folder: Path | None, now: Micros) -> None:
     """Write what there is to know of one session."""
 
     def at(us: Micros) -> str:
@@ -109,14 +109,14 @@ def write_session(session: Session, usage: Usage, settings: Settings, now: Micro
         "parent": session.parent_id,
         "root": session.root_id if session.parent_id else "",
         "status": f"{session.status}{', pinned' if session.pinned else ends}",
-        "agent": session.agent or f"{settings.agent} (the default)",
+        "agent": session.agent or "the default",
         "metadata": json.dumps(session.metadata, ensure_ascii=False) if session.metadata else "",
         "created": at(session.created_us),
         "activity": at(session.last_activity_us),
         "messages": f"{session.message_count} in {output.counted(session.turn_count, 'turn')}",
         "children": str(session.child_count),
         "files": f"{usage.files} ({output.size(usage.size_bytes)})",
-        "workspace": str(settings.base / session.id),
+        "workspace": str(folder or ""),
         "run": session.lease_run,
     }
     output.write_facts(facts, kind="session")

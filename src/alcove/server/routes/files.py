@@ -25,7 +25,7 @@ from alcove.errors import (
 from alcove.server.call import Call
 from alcove.server.route import Route
 from alcove.server.streaming import Download
-from alcove.workspaces.model import File
+from alcove.workspaces.model import File, Usage
 from alcove.workspaces.paths import check_path
 from alcove.workspaces.service import Workspaces
 
@@ -104,6 +104,14 @@ async def list_files(call: Call) -> FileList:
     )
 
 
+async def usage(call: Call) -> Usage:
+    """Show what a session's workspace takes, as last measured; of one in the trash as well."""
+    session = await call.hub.sessions.find(call.session_id)
+    if session is None:
+        raise SessionNotFoundError(f"there is no session {call.session_id}", field="session_id")
+    return await _workspaces(call).usage(session.id)
+
+
 async def read(call: Call) -> Download:
     """Download a file. Browsers keep it and never run it."""
     await call.session()
@@ -177,6 +185,13 @@ ROUTES: Final = (
         permission="files.read",
         errors=(SessionNotFoundError,),
         run=True,
+    ),
+    Route(
+        "GET",
+        "/api/v1/sessions/{session_id}/usage",
+        usage,
+        permission="files.read",
+        errors=(SessionNotFoundError,),
     ),
     Route(
         "GET",

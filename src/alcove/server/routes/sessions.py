@@ -14,6 +14,7 @@ from alcove.errors import (
     SessionNotFoundError,
     VersionMismatchError,
 )
+from alcove.lifecycle.service import Receipt
 from alcove.server.call import Call
 from alcove.server.route import Route
 from alcove.server.routes.views import (
@@ -100,6 +101,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
         metadata: Written `metadata.NAME=VALUE`: a JSON scalar where VALUE is one, else text.
         active_since: Epoch seconds, inclusive.
         active_before: Epoch seconds, exclusive.
+        prefix: A few whose id begins so, in order of id, the exact one first; beside it only `status=trashed` counts.
         limit: How many at most.
         cursor: The `next_cursor` of the page before.
     """
@@ -112,6 +114,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] = {}
     active_since: float | Unset = UNSET
     active_before: float | Unset = UNSET
+    prefix: str | Unset = UNSET
     limit: PageLimit = limits.PAGE_DEFAULT
     cursor: str | Unset = UNSET
 
@@ -131,9 +134,11 @@ class Deletion(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         purge: Whether to skip the trash: it is gone for good.
+        receipt: Whether to answer 200 with what went, instead of 204.
     """
 
     purge: bool = False
+    receipt: bool = False
 
 
 class Tree(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,6 +175,10 @@ async def list_sessions(call: Call, query: Filter) -> SessionPage:
     `metadata.NAME=VALUE`, for as many names as wanted, lists those whose metadata has exactly that under NAME: a JSON
     scalar where VALUE is one, else text. So `metadata.n=5` asks for the number and `metadata.n="5"` for the text.
     """
+    if (prefix := given(query.prefix)) is not None:
+        trashed = query.status == Status.TRASHED
+        begun = await call.hub.sessions.find_prefix(prefix, trashed=trashed, tenant=call.principal.tenant)
+        return SessionPage(sessions=[session_view(call, one) for one in begun], next_cursor=None)
     page = await call.hub.sessions.list(
         user_id=given(query.user_id),
         app=given(query.app),
@@ -197,9 +206,13 @@ async def update(call: Call, body: Patch) -> SessionView:
     return _tagged(call, await call.hub.sessions.update(call.session_id, changes, version=_version(call)))
 
 
-async def delete(call: Call, query: Deletion) -> None:
+async def delete(call: Call, query: Deletion) -> Receipt:
     """Move a session and its descendants to the trash, or with `purge` remove them for good; runs are cancelled."""
-    await call.hub.sessions.delete(call.session_id, purge=query.purge)
+    receipt = await call.hub.sessions.delete(call.session_id, purge=query.purge)
+    if not query.receipt:
+        return None  # type: ignore[return-value]
+    call.status = 200
+    return receipt
 
 
 async def touch(call: Call) -> SessionView:
@@ -300,7 +313,7 @@ ROUTES: Final = (
         errors=(SessionNotFoundError, VersionMismatchError),
         headers={"If-Match": "The ETag of the version to change."},
     ),
-    Route("DELETE", _ONE, delete, permission="sessions.delete", status=204, errors=_NONE),
+    Route("DELETE", _ONE, delete, permission="sessions.delete", status=204, others=(200,), errors=_NONE),
     Route("POST", f"{_ONE}/touch", touch, permission="sessions.update", errors=_NONE),
     Route("GET", f"{_ONE}/summary", summary, permission="sessions.read", errors=_NONE, run=True),
     Route("GET", f"{_ONE}/children", children, permission="sessions.read", errors=_NONE),

@@ -1,0 +1,202 @@
+"""What a server answers, as the hub's records. Fields that this version does not know are left out."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+
+from alcove.clock import Micros
+from alcove.messages.model import Detail, Message, Part
+from alcove.runs.model import Run
+from alcove.sessions.model import Session
+from alcove.values import Metadata
+from alcove.workspaces.model import File, Kind, Listing
+from alcove.workspaces.paths import decode
+
+
+class SessionAnswer(msgspec.Struct, kw_only=True):
+    """A session as it goes over the wire."""
+
+    session_id: str
+    created_at: float
+    last_activity: float
+    message_count: int
+    turn_count: int
+    absolute_work_directory: str = ""
+    status: str
+    user_id: str
+    app: str
+    key: str | None
+    title: str
+    agent: str
+    metadata: msgspec.Raw
+    parent_id: str | None
+    root_id: str
+    depth: int
+    child_count: int
+    last_seq: int
+    pinned: bool
+    ttl_s: float | None
+    version: int
+    run_id: str | None
+
+    def record(self) -> Session:
+        """Return it as the hub would."""
+        return Session(
+            id=self.session_id,
+            tenant="",
+            app=self.app,
+            user_id=self.user_id,
+            key=self.key,
+            parent_id=self.parent_id or "",
+            root_id=self.root_id,
+            depth=self.depth,
+            title=self.title,
+            agent=self.agent,
+            metadata_json=bytes(self.metadata).decode(),
+            pinned=int(self.pinned),
+            ttl_us=_micros(self.ttl_s),
+            version=self.version,
+            created_us=_micros(self.created_at),
+            last_seq=self.last_seq,
+            message_count=self.message_count,
+            turn_count=self.turn_count,
+            child_count=self.child_count,
+            last_activity_us=_micros(self.last_activity),
+            epoch=0,
+            lease_run=self.run_id or "",
+            status=self.status,
+        )
+
+
+class SessionsAnswer(msgspec.Struct, kw_only=True):
+    """Sessions, and the cursor of the next page."""
+
+    sessions: list[SessionAnswer]
+    next_cursor: str | None = None
+
+
+class MessageAnswer(msgspec.Struct, kw_only=True):
+    """A message as it goes over the wire."""
+
+    seq: int
+    turn: int
+    role: str
+    content: str | list[Part]
+    hidden: bool
+    created_at: float
+    name: str | None = None
+    tool_calls: list[Part] | None = None
+    tool_call_id: str | None = None
+    metadata: Metadata | None = None
+
+    def record(self) -> Message:
+        """Return it as the hub would."""
+        detail = Detail(self.name, self.tool_calls, self.tool_call_id, self.metadata)
+        text = isinstance(self.content, str)
+        return Message(
+            seq=self.seq,
+            turn=self.turn,
+            role=self.role,
+            format=0 if text else 1,
+            raw=str(self.content) if text else msgspec.json.encode(self.content).decode(),
+            detail_json="" if detail == Detail() else msgspec.json.encode(detail).decode(),
+            hidden=int(self.hidden),
+            created_us=_micros(self.created_at),
+        )
+
+
+class MessagesAnswer(msgspec.Struct):
+    """Messages, oldest first."""
+
+    messages: list[MessageAnswer]
+
+
+class RunAnswer(msgspec.Struct, kw_only=True):
+    """A run as it goes over the wire."""
+
+    run_id: str
+    session_id: str
+    turn: int
+    agent: str
+    status: str
+    exit_code: int | None
+    error: str
+    answer_seq: int | None
+    rung: str
+    digest: str
+    created_at: float
+    ended_at: float | None
+
+    def record(self) -> Run:
+        """Return it as the hub would, without what a server keeps to itself."""
+        return Run(
+            id=self.run_id,
+            session_id=self.session_id,
+            turn=self.turn,
+            agent=self.agent,
+            status=self.status,
+            exit_code=self.exit_code,
+            error=self.error,
+            answer_seq=self.answer_seq or 0,
+            epoch=0,
+            holder="",
+            tree="",
+            authority_json="{}",
+            digest=self.digest,
+            rung=self.rung,
+            guarantees_json="{}",
+            created_us=_micros(self.created_at),
+            ended_us=_micros(self.ended_at),
+        )
+
+
+class RunsAnswer(msgspec.Struct, kw_only=True):
+    """Runs, and the cursor of the next page."""
+
+    runs: list[RunAnswer]
+    next_cursor: str | None = None
+
+
+class FileAnswer(msgspec.Struct, kw_only=True):
+    """A file as it goes over the wire."""
+
+    path: str
+    size: int
+    modified_time: float
+    kind: Kind = "file"
+    raw_path: str = ""
+
+    def record(self) -> File:
+        """Return it as the hub would."""
+        path = decode(unquote_to_bytes(self.raw_path)) if self.raw_path else self.path
+        return File(path=path, kind=self.kind, size_bytes=self.size, modified_at=_micros(self.modified_time))
+
+
+class FilesAnswer(msgspec.Struct, kw_only=True):
+    """The files of a workspace."""
+
+    files: list[FileAnswer]
+    truncated: bool = False
+
+    def record(self) -> Listing:
+        """Return them as the hub would."""
+        return Listing(files=tuple(file.record() for file in self.files), truncated=self.truncated)
+
+
+class AgentAnswer(msgspec.Struct):
+    """An agent, by its name."""
+
+    name: str
+
+
+class AgentsAnswer(msgspec.Struct):
+    """Who can answer."""
+
+    agents: list[AgentAnswer]
+
+
+def _micros(at: float | None) -> Micros:
+    """Return epoch seconds as microseconds: a float has enough digits until the year 2255."""
+    return 0 if at is None else round(at * 1_000_000)

@@ -1,0 +1,286 @@
+"""A server at an address, in the words of the hub: what commands call on either is the same.
+
+Each method has the name, the arguments, the answer and the errors of the hub's. Type checkers hold that, because
+what a command works on is `Alcove | Remote`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import aclosing
+from http import HTTPStatus
+from typing import Final, final
+
+import msgspec
+
+from alcove import limits
+from alcove.cli import answers
+from alcove.cli.wire import UnreachableError, Wire, at
+from alcove.events.model import FINISHED, Event
+from alcove.lifecycle.service import Receipt
+from alcove.messages.model import Message
+from alcove.runs.model import Reply, Run, RunPage
+from alcove.sessions import rules
+from alcove.sessions.model import Page, Session
+from alcove.values import Json, Metadata
+from alcove.workspaces.model import File, Listing, Usage
+
+_END: Final = 2**62  # above every seq
+_PAUSE_S: Final = limits.SSE_RETRY_MS / 1000
+_RESUMES: Final = 15  # times that a stream is taken up again without an event in between: half a minute
+
+
+@final
+class Remote:
+    """A server.
+
+    Args:
+        wire: How it is called.
+    """
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+        self.sessions = RemoteSessions(wire)
+        self.messages = RemoteMessages(wire)
+        self.runs = RemoteRuns(wire)
+        self.workspaces = RemoteWorkspaces(wire)
+
+    async def agents(self) -> list[str]:
+        """Return the names of those who can answer."""
+        answer = await self.wire.ask("GET", at("agents"))
+        return [agent.name for agent in answer.read(answers.AgentsAnswer).agents]
+
+
+@final
+class RemoteSessions:
+    """`hub.sessions` of a server."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self.folders: dict[str, str] = {}
+        """Where workspaces are, of the sessions seen; a server tells its administrator only."""
+
+    async def create(
+        self,
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        app: str | None = None,
+        key: str | None = None,
+        parent_id: str | None = None,
+        title: str = "",
+        agent: str | None = None,
+        metadata: Metadata | None = None,
+        ttl_s: float | msgspec.UnsetType | None = msgspec.UNSET,
+    ) -> Session:
+        """Create a session and its folder: see `Lifecycle.create`."""
+        # Said here in the hub's words, so that a person reads the same wherever the installation is.
+        rules.check_title(title)
+        body: dict[str, object] = {
+            "session_id": session_id,
+            "user_id": user_id,
+            "app": app,
+            "key": key,
+            "parent_id": parent_id,
+            "title": title,
+            "agent": agent,
+            "metadata": metadata,
+        }
+        if not isinstance(ttl_s, msgspec.UnsetType):
+            rules.ttl_us(ttl_s)
+            body["ttl_s"] = ttl_s
+        return self._record((await self._wire.ask("POST", at("sessions"), body=body)).read(answers.SessionAnswer))
+
+    async def live(self, user_id: str) -> tuple[Session, bool]:
+        """Find or make the user's live session: see `Sessions.live`."""
+        answer = await self._wire.ask("PUT", at("users", user_id, "session"), body={})
+        return self._record(answer.read(answers.SessionAnswer)), answer.status == HTTPStatus.CREATED
+
+    async def find_prefix(self, prefix: str, *, trashed: bool = False) -> list[Session]:
+        """Return sessions whose id begins so: see `Sessions.find_prefix`."""
+        query = {"prefix": prefix, "status": "trashed" if trashed else None}
+        return self._page(
+            (await self._wire.ask("GET", at("sessions"), query=query)).read(answers.SessionsAnswer)
+        ).sessions
+
+    async def list(
+        self,
+        *,
+        user_id: str | None = None,
+        app: str | None = None,
+        parent_id: str | None = None,
+        root_id: str | None = None,
+        status: str | None = None,
+        limit: int = limits.PAGE_DEFAULT,
+        cursor: str | None = None,
+    ) -> Page:
+        """List sessions, newest first: see `Sessions.list`."""
+        query = {"user_id": user_id, "app": app, "parent_id": parent_id, "root_id": root_id, "status": status}
+        answer = await self._wire.ask("GET", at("sessions"), query={**query, "limit": limit, "cursor": cursor})
+        return self._page(answer.read(answers.SessionsAnswer))
+
+    async def tree(self, session_id: str) -> list[Session]:
+        """Return a session and its descendants, nearest first: see `Sessions.tree`."""
+        answer = await self._wire.ask("GET", at("sessions", session_id, "tree"))
+        return self._page(answer.read(answers.SessionsAnswer)).sessions
+
+    async def delete(self, session_id: str, *, purge: bool = False) -> Receipt:
+        """Move a session and its descendants to the trash, or remove them for good: see `Lifecycle.delete`."""
+        query = {"receipt": True, "purge": purge}
+        return (await self._wire.ask("DELETE", at("sessions", session_id), query=query)).read(Receipt)
+
+    def _record(self, answer: answers.SessionAnswer) -> Session:
+        if answer.absolute_work_directory:
+            self.folders[answer.session_id] = answer.absolute_work_directory
+        return answer.record()
+
+    def _page(self, answer: answers.SessionsAnswer) -> Page:
+        return Page([self._record(one) for one in answer.sessions], answer.next_cursor)
+
+
+@final
+class RemoteMessages:
+    """`hub.messages` of a server."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    async def last(self, session_id: str, count: int = 20) -> list[Message]:
+        """Return the last visible messages, oldest first: see `Messages.last`."""
+        query = {"before": _END, "limit": count}
+        answer = await self._wire.ask("GET", at("sessions", session_id, "messages"), query=query)
+        return [one.record() for one in answer.read(answers.MessagesAnswer).messages]
+
+
+@final
+class RemoteRuns:
+    """`hub.runs` of a server."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    async def start(
+        self, session_id: str, message: str, *, agent: str | None = None, timeout_s: float | None = None
+    ) -> Run:
+        """Start a run: see `Runs.start`."""
+        body = {"message": message, "agent": agent, "timeout_s": timeout_s}
+        return (
+            (await self._wire.ask("POST", at("sessions", session_id, "runs"), body=body))
+            .read(answers.RunAnswer)
+            .record()
+        )
+
+    async def get(self, run_id: str) -> Run:
+        """Return a run: see `Runs.get`."""
+        return (await self._wire.ask("GET", at("runs", run_id))).read(answers.RunAnswer).record()
+
+    async def list(
+        self, session_id: str | None = None, *, limit: int = limits.PAGE_DEFAULT, cursor: str | None = None
+    ) -> RunPage:
+        """List runs, newest first: see `Runs.list`."""
+        path = at("runs") if session_id is None else at("sessions", session_id, "runs")
+        answer = (await self._wire.ask("GET", path, query={"limit": limit, "cursor": cursor})).read(answers.RunsAnswer)
+        return RunPage([one.record() for one in answer.runs], answer.next_cursor)
+
+    async def cancel(self, run_id: str) -> Run:
+        """Cancel a run and return it: see `Runs.cancel`."""
+        return (await self._wire.ask("POST", at("runs", run_id, "cancel"))).read(answers.RunAnswer).record()
+
+    async def events(self, run_id: str, after: int = 0) -> AsyncIterator[Event]:
+        """Yield the events of a run after number `after`, to its last one: see `Runs.events`.
+
+        A stream that breaks is taken up again where it broke, also from a server that was started anew.
+        """
+        patience = _RESUMES
+        while True:
+            try:
+                async for event in self._stream(run_id, after):
+                    yield event
+                    after, patience = event.n, _RESUMES
+                    if event.type == FINISHED:
+                        return
+                if (await self.get(run_id)).ended and not await self._left(run_id, after):
+                    return
+            except UnreachableError:
+                if not patience:
+                    raise
+            patience -= 1
+            await asyncio.sleep(_PAUSE_S)
+
+    async def reply(self, run_id: str) -> Reply:
+        """Wait for the end of a run and return it with its answer: see `Runs.reply`."""
+        run = await self.get(run_id)
+        if not run.ended:
+            async for _ in self.events(run_id):
+                pass
+            run = await self.get(run_id)
+        if not run.answer_seq:
+            return Reply(run, run.error)
+        query = {"after": run.answer_seq - 1, "limit": 1, "hidden": True}
+        found = await self._wire.ask("GET", at("sessions", run.session_id, "messages"), query=query)
+        [message] = found.read(answers.MessagesAnswer).messages
+        return Reply(run, "" if (message.metadata or {}).get("silent") else message.record().text)
+
+    async def _left(self, run_id: str, after: int) -> bool:
+        """Return whether there are events after a number, of a run that has ended."""
+        async with aclosing(self._stream(run_id, after)) as events:
+            async for _ in events:
+                return True
+        return False
+
+    async def _stream(self, run_id: str, after: int) -> AsyncGenerator[Event]:
+        async with self._wire.stream(at("runs", run_id, "events"), headers={"Last-Event-ID": str(after)}) as response:
+            fields: dict[bytes, bytes] = {}
+            rest = b""
+            async for piece in self._wire.pieces(response):
+                *lines, rest = (rest + piece).split(b"\n")
+                for line in lines:
+                    if line:
+                        name, _, value = line.partition(b": ")
+                        fields[name] = value
+                    elif fields.get(b"data"):
+                        data: dict[str, Json] = msgspec.json.decode(fields[b"data"])
+                        yield Event(int(fields[b"id"]), fields[b"event"].decode(), data, 0)
+                        fields = {}
+
+
+@final
+class RemoteWorkspaces:
+    """`hub.workspaces` of a server."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    async def list_files(self, session_id: str) -> Listing:
+        """Return every file of a workspace: see `Workspaces.list_files`."""
+        return (await self._wire.ask("GET", at("sessions", session_id, "files"))).read(answers.FilesAnswer).record()
+
+    async def usage(self, session_id: str) -> Usage:
+        """Return what a workspace takes: see `Workspaces.usage`."""
+        return (await self._wire.ask("GET", at("sessions", session_id, "usage"))).read(Usage)
+
+    async def open_read(self, session_id: str, path: str) -> tuple[int, File]:
+        """Fetch a file, and open what was fetched; the caller closes the descriptor."""
+        with tempfile.TemporaryFile() as file:
+            async with self._wire.stream(_file(session_id, path)) as response:
+                async for piece in self._wire.pieces(response):
+                    file.write(piece)
+            file.flush()
+            fd = os.dup(file.fileno())
+        return fd, File(path=path, kind="file", size_bytes=os.fstat(fd).st_size, modified_at=0)
+
+    async def write(self, session_id: str, path: str, data: bytes | Iterable[bytes]) -> File:
+        """Make or replace a file: see `Workspaces.write`."""
+        answer = await self._wire.ask("PUT", _file(session_id, path), content=data)
+        return answer.read(answers.FileAnswer).record()
+
+    async def mkdir(self, session_id: str, path: str) -> None:
+        """Make a folder: see `Workspaces.mkdir`."""
+        await self._wire.ask("PUT", _file(session_id, path), query={"type": "folder"})
+
+
+def _file(session_id: str, path: str) -> str:
+    return at("sessions", session_id, "files", *path.split("/"))
