@@ -62,6 +62,7 @@ TARGETS = (
     Target("POST messages a second, 32 connections", "http", "per_s", "server", "", at_least=5000),
     Target("server ready, ms", "http", "ready_ms", "server", "", at_most=700),
     Target("import alcove over a bare interpreter, ms", "library", "import_ms", "library", "", at_most=80),
+    Target("import alcove.scratch over a bare interpreter, ms", "library", "scratch_ms", "library", "", at_most=20),
     Target("alcove --help, ms", "library", "help_ms", "library", "", at_most=150),
     Target("confined start by userns over unconfined, ms", "sandbox", "userns_ms", "sandbox", "", at_most=6),
     Target("confined start by landlock over unconfined, ms", "sandbox", "landlock_ms", "sandbox", "", at_most=3),

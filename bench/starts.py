@@ -28,11 +28,12 @@ def whole_process(*argv: str, runs: int = 7) -> float:
 
 
 def library() -> Numbers:
-    """`import alcove` over a bare interpreter, and `alcove --help`."""
+    """`import alcove` and `import alcove.scratch` over a bare interpreter, and `alcove --help`."""
     bare = whole_process(sys.executable, "-c", "pass")
     imported = whole_process(sys.executable, "-c", "import alcove")
+    scratch = whole_process(sys.executable, "-c", "import alcove.scratch")
     told = whole_process(sys.executable, "-m", "alcove", "--help")
-    return {"import_ms": imported - bare, "help_ms": told}
+    return {"import_ms": imported - bare, "scratch_ms": scratch - bare, "help_ms": told}
 
 
 async def confined(rung: Literal["userns", "landlock", "none"], starts: int = 100) -> float:
