@@ -265,9 +265,9 @@ async def test_a_folder_that_comes_too_late_goes_again(hub: Alcove, folder: Path
     make = hub.workspaces._make
     loop = asyncio.get_running_loop()
 
-    def late(session_id: str, uid: int | None) -> None:
+    def late(session_id: str, uid: int | None, guarded: bool) -> None:
         asyncio.run_coroutine_threadsafe(hub.sessions.delete(session_id, purge=True), loop).result(20)
-        make(session_id, uid)
+        make(session_id, uid, guarded)
 
     hub.workspaces._make = late
     with pytest.raises(SessionNotFoundError):

@@ -22,6 +22,7 @@ from alcove.sandbox.plan import Rung
 from alcove.sandbox.policy import Policy
 from alcove.sandbox.service import Sandbox
 from alcove.sandbox.spawner import BOOT, Exit, Process, Spawner
+from alcove.workspaces.base import settle
 
 ROOT = os.geteuid() == 0
 # Tests that run side by side share none, be it each in a pid namespace of its own. This module is imported twice.
@@ -66,9 +67,14 @@ class World:
         if not folder.exists():
             folder.mkdir(mode=0o700)
             if ROOT:
-                uid = uid or UIDS[0]
-                os.chown(folder, uid, uid)
+                self.settle(folder, uid or UIDS[0])
         return str(folder)
+
+    def settle(self, path: Path, uid: int) -> None:
+        """Give a folder to a session, as a server on this rung does."""
+        folder = os.open(path, os.O_RDONLY)
+        settle(folder, uid, guarded=self.sandbox.guarded)
+        os.close(folder)
 
     def policy(self, *argv: str, **changes: Any) -> Policy:
         """A policy for the session `own`."""

@@ -115,7 +115,7 @@ async def test_signals_are_as_a_shell_would_leave_them(world: World) -> None:
     library = 3 << 31
     assert int(own["SigBlk"], 16) == 0
     assert int(own["SigIgn"], 16) & ~library == 1 << 12 | 1 << 24
-    said = (await world.shell("grep -E 'SigIgn|SigBlk' /proc/self/status")).stdout.split()[1::2]
+    said = (await world.shell("exec grep -E 'SigIgn|SigBlk' /proc/self/status")).stdout.split()[1::2]
     assert [int(mask, 16) & ~library for mask in said] == [0, 0]
 
 

@@ -25,7 +25,7 @@ WAYS = {
     "nohup": "nohup sleep {token} >/dev/null 2>&1 &",
     "setsid": "setsid sleep {token} &",
     "double fork": "(setsid sh -c 'sleep {token} &' &)",
-    "stopped": "sleep {token} & until grep -q sleep /proc/$!/comm; do :; done; kill -STOP $!",
+    "stopped": "sleep {token} &",  # and stopped from outside
     "deaf": "sh -c 'trap \"\" TERM INT HUP; sleep {token}; :' &",
 }
 EVERYTHING = "".join(f"{way}\n" for way in WAYS.values())
@@ -37,6 +37,7 @@ async def lively(world: World, token: str) -> Process:
     """Start a program with descendants of every kind, all alive."""
     process = await world.start("/bin/sh", "-c", EVERYTHING.format(token=token) + f"sleep {token}")
     await until(lambda: len(sleepers(token)) >= SLEEPERS)
+    os.kill(sleepers(token)[0], signal.SIGSTOP)
     return process
 
 
@@ -47,6 +48,8 @@ async def test_nothing_is_left_when_the_program_ends(world: World, way: str) -> 
         "/bin/sh", "-c", WAYS[way].format(token=token) + "\nuntil [ -e go ]; do :; done; exit 3"
     )
     await until(lambda: sleepers(token))
+    if way == "stopped":
+        os.kill(sleepers(token)[0], signal.SIGSTOP)
     Path(world.session(), "go").touch()
     outcome = await finish(process)
     assert outcome.exit == Exit(code=3, signal=None)

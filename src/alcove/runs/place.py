@@ -54,7 +54,9 @@ class RunFolder:
                 self.tmp.mkdir(mode=0o700)
                 if owner is not None:
                     os.chown(self.tmp, owner, owner)
-                    os.chown(self.path, owner, owner)
+                    # Ours, so that no chmod of the program opens what is in it to other sessions.
+                    os.chown(self.path, -1, owner)
+                    self.path.chmod(0o710)
             except OSError:
                 self.remove()
                 raise
@@ -78,15 +80,19 @@ def environment(
     home: Path,
     folder: RunFolder,
     readable: tuple[str, ...],
+    guarded: Path | None = None,
 ) -> dict[str, str]:
     """Return the whole environment of a run: what Alcove says, what the agent's table says, a few words of locale.
 
-    Nothing else of the server's environment is in it. What Alcove says cannot be overridden.
+    Nothing else of the server's environment is in it. What Alcove says cannot be overridden. `guarded` is a workspace
+    that the program's uid does not own (`workspaces.ensure`): git is told that it is safe all the same.
     """
     env = {name: server[name] for name in _INHERITED if name in server}
     # Of the server's PATH only what a run can read; the rest is nobody's business.
     paths = [part for part in server.get("PATH", "").split(os.pathsep) if part.startswith((*_FOLDERS, *readable))]
     env["PATH"] = os.pathsep.join(dict.fromkeys([*paths, *_PATH.split(os.pathsep)]))
+    if guarded:
+        env.update(GIT_CONFIG_COUNT="1", GIT_CONFIG_KEY_0="safe.directory", GIT_CONFIG_VALUE_0=str(guarded))
     env.update(agent)
     env.update(
         TRACE_ID=session_id,

@@ -104,7 +104,7 @@ class Workshop:
         sandbox = await self.sandbox()
         sandbox.require()
         invocation = agent.invocation(prompt)
-        uid = await self._workspaces.ensure(session_id)
+        uid = await self._workspaces.ensure(session_id, guarded=sandbox.guarded)
         look = await _Look.at(self._workspaces, session_id)
         folder = RunFolder(self._home, run_id)
         home = self._workspaces.home(session_id)
@@ -118,6 +118,7 @@ class Workshop:
             home=home,
             folder=folder,
             readable=readable,
+            guarded=self._workspaces.path(session_id) if sandbox.guarded and uid is not None else None,
         )
         policy = Policy(
             argv=invocation.argv,

@@ -7,6 +7,7 @@ are. A neighbour runs on the rung `none`, as an unprotected session would.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -68,8 +69,9 @@ def _succeeds(one: Callable[[Target], object], target: Target) -> bool:
     return True
 
 
+# It opens what it can, as people do when something does not work: no session's own modes are what keeps others out.
 def _be_neighbour(folder: str, token: str) -> None:
-    os.umask(0o077)
+    os.umask(0)
     posix = f"/dev/shm/{token}"
     for path in (f"{folder}/{SECRET}", f"{folder}/{MOVABLE}", f"{folder}/{REMOVABLE}", posix):
         with open(path, "w") as file:
@@ -83,7 +85,9 @@ def _be_neighbour(folder: str, token: str) -> None:
     udp.bind(("127.0.0.1", 0))
     for one in (pathname, abstract, tcp):
         one.listen()
-    sysv = kernel.call("shmget", 0, 4096, 0o600)
+    with contextlib.suppress(PermissionError):
+        os.chmod(".", 0o777)
+    sysv = kernel.call("shmget", 0, 4096, 0o666)
     kernel.call("shmat", sysv, None, 0)
     kernel.call("shmctl", sysv, 0, None)  # IPC_RMID: it lives exactly as long as this process
 
@@ -127,7 +131,7 @@ def _on_processes(one: Callable[[int], object]) -> Callable[[Target], object]:
     def try_it(target: Target) -> None:
         refused: OSError = ProcessLookupError()
         for pid, started in target["processes"]:
-            if processes.start_time(pid) not in {None, started}:
+            if not _may_be(pid, started):
                 continue
             try:
                 one(pid)
@@ -138,6 +142,13 @@ def _on_processes(one: Callable[[int], object]) -> Callable[[Target], object]:
         raise refused
 
     return try_it
+
+
+def _may_be(pid: int, started: int) -> bool:
+    try:
+        return processes.start_time(pid) in {None, started}
+    except PermissionError:  # which is not a pid namespace's answer
+        return True
 
 
 def _through_proc(target: Target) -> None:
@@ -156,9 +167,12 @@ def _schedule(pid: int) -> None:
     os.sched_setaffinity(pid, os.sched_getaffinity(pid))
 
 
-def _inspect(pid: int) -> None:
-    with open(f"/proc/{pid}/environ", "rb") as file:
-        file.read(1)
+def _inspect(name: str) -> Callable[[Target], object]:
+    def try_it(pid: int) -> None:
+        with open(f"/proc/{pid}/{name}", "rb") as file:
+            file.read(1)
+
+    return _on_processes(try_it)
 
 
 def _trace(pid: int) -> None:
@@ -218,7 +232,8 @@ ATTEMPTS: dict[str, dict[str, Callable[[Target], object]]] = {
         "limit": _on_processes(_limit),
         "prioritise": _on_processes(_prioritise),
         "schedule": _on_processes(_schedule),
-        "read environment": _on_processes(_inspect),
+        "read environment": _inspect("environ"),
+        "read arguments": _inspect("cmdline"),
         "trace": _on_processes(_trace),
         "take a descriptor": _on_processes(_take_descriptor),
     },

@@ -18,6 +18,7 @@ from typing import NamedTuple, final
 
 from alcove import limits
 from alcove.errors import AlcoveError, ConflictError
+from alcove.workspaces.base import settle
 from alcove.workspaces.failures import storage
 from alcove.workspaces.remove import remove
 
@@ -46,8 +47,11 @@ class Berths:
         self._uids = uids
 
     @contextmanager
-    def borrow(self) -> Generator[Berth]:
-        """Hold a berth: an empty folder, mode 0700, that its uid owns; afterwards it is removed.
+    def borrow(self, *, guarded: bool = False) -> Generator[Berth]:
+        """Hold a berth: an empty folder, as a workspace would be; afterwards it is removed.
+
+        Args:
+            guarded: As in `workspaces.ensure`.
 
         Raises:
             ConflictError: Every berth is held.
@@ -56,7 +60,7 @@ class Berths:
         if self._base is None:
             with tempfile.TemporaryDirectory(prefix="alcove-probe-") as made:
                 os.chmod(made, 0o711)  # a spare uid has to get through
-                with Berths(Path(made), self._uids).borrow() as berth:
+                with Berths(Path(made), self._uids).borrow(guarded=guarded) as berth:
                     yield berth
             return
         first = secrets.randbelow(len(_NAMES))  # installations that share uids rarely share the first one
@@ -75,8 +79,7 @@ class Berths:
                 uid = None if self._uids is None else self._uids[number]
                 with _stored(_NAMES[number]):
                     _empty(held)
-                    os.fchown(held, -1 if uid is None else uid, -1 if uid is None else uid)
-                    os.fchmod(held, 0o700)
+                    settle(held, uid, guarded=guarded)
                 yield Berth(f"{self._base}/{_NAMES[number]}", uid)
             finally:
                 _clear(base, _NAMES[number])

@@ -94,7 +94,7 @@ class Start:
             landlock.allow(self.domain, ("/dev/shm", "/tmp"), landlock.WRITE)
         else:
             landlock.allow(self.domain, system.readable(view=False, network=True), landlock.READ, present=False)
-            landlock.allow(self.domain, ("/proc",), landlock.READ)
+            landlock.allow(self.domain, system.MACHINE, landlock.READ, present=False)
             landlock.allow(self.domain, system.DEVICES, landlock.DEVICE)
 
     def empty_bounding_set(self) -> None:
@@ -130,9 +130,15 @@ class Start:
 
     def grant(self, plan: Plan) -> None:
         """Allow in the domain what the run was granted."""
-        if self.domain is not None:
-            landlock.allow(self.domain, plan["read"], landlock.READ)
-            landlock.allow(self.domain, plan["write"], landlock.WRITE)
+        if self.domain is None:
+            return
+        landlock.allow(self.domain, plan["read"], landlock.READ)
+        landlock.allow(self.domain, plan["write"], landlock.WRITE)
+        if not self.view:
+            # Of the machine's /proc/PID its own, which it keeps as the program; its children do not get theirs.
+            landlock.allow(self.domain, ("/proc/self",), landlock.READ)
+            if plan["uid"] is not None:  # else the terminals of the user who runs the server would be open too
+                landlock.allow(self.domain, system.TERMINALS, landlock.DEVICE, present=False)
 
     def close_descriptors(self, _: Plan) -> None:
         """Keep the standard ones; the two others are closed on the way to the program."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -13,6 +13,9 @@ from alcove.errors import ConfigurationError, InvalidError
 from alcove.sandbox.attempts import Errand
 from alcove.sandbox.plan import Plan, Rung
 from alcove.sandbox.system import NEVER, SYSTEM
+
+SHARING: Final = frozenset[Rung]({"landlock", "none"})
+"""The rungs on which a run sees the machine's own file system."""
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,7 +18,7 @@ from alcove.sandbox import processes
 from alcove.sandbox.attempts import Errand, Target
 from alcove.sandbox.berths import Berth, Berths
 from alcove.sandbox.plan import Rung
-from alcove.sandbox.policy import Policy
+from alcove.sandbox.policy import SHARING, Policy
 from alcove.sandbox.spawner import Process, Spawner
 from alcove.sandbox.vector import GUARANTEES, RungReport, Vector
 
@@ -47,8 +47,11 @@ async def probe(spawner: Spawner, berths: Berths) -> tuple[RungReport, ...]:
         spawner: Starts the probes.
         berths: Where the neighbour and its attacker live for the time being; in the real base.
     """
-    async with _neighbour(spawner, berths) as target:
-        return tuple([await _try(spawner, rung, target, berths) for rung in RUNGS])
+    reports: list[RungReport] = []
+    for rung in RUNGS:
+        async with _neighbour(spawner, berths, guarded=rung in SHARING) as target:
+            reports.append(await _try(spawner, rung, target, berths))
+    return tuple(reports)
 
 
 def cached(cache: Path | None, key: str) -> tuple[RungReport, ...] | None:
@@ -82,9 +85,9 @@ def key(*, canary: Path | None, uids: bool) -> str:
 
 
 @contextlib.asynccontextmanager
-async def _neighbour(spawner: Spawner, berths: Berths) -> AsyncGenerator[Target]:
+async def _neighbour(spawner: Spawner, berths: Berths, *, guarded: bool) -> AsyncGenerator[Target]:
     """A session that is not protected, with a file, a process, sockets and shared memory, and the server's process."""
-    with berths.borrow() as berth:
+    with berths.borrow(guarded=guarded) as berth:
         errand = Errand(folder=berth.folder, token=f"alcove-{secrets.token_hex(8)}", target=None)
         try:
             process = await _start(spawner, "none", berth, errand)

@@ -13,7 +13,7 @@ from alcove.errors import ConfigurationError, GuaranteeError
 from alcove.sandbox import probe
 from alcove.sandbox.berths import Berths
 from alcove.sandbox.plan import Rung
-from alcove.sandbox.policy import Policy
+from alcove.sandbox.policy import SHARING, Policy
 from alcove.sandbox.spawner import Process, Spawner
 from alcove.sandbox.vector import DEFAULT_MINIMUM, GUARANTEES, RungReport, Vector
 from alcove.workspaces import uids as numbers
@@ -148,6 +148,11 @@ class Sandbox:
             return
         with self._berths.borrow() as berth:
             yield berth.uid
+
+    @property
+    def guarded(self) -> bool:
+        """Whether the folders of sessions have to be guarded (`workspaces.ensure`), because all runs can see them."""
+        return self.rung in SHARING
 
     async def spawn(self, policy: Policy, *, stdin: bytes = b"") -> Process:
         """Start a program, confined.

@@ -20,6 +20,10 @@ _NETWORK = ("/etc/hosts", "/etc/resolv.conf")
 _VISIBLE = ("/etc/gitconfig", "/etc/group", "/etc/passwd", *_NETWORK)
 
 DEVICES = ("/dev/full", "/dev/null", "/dev/random", "/dev/tty", "/dev/urandom", "/dev/zero")
+TERMINALS = ("/dev/ptmx", "/dev/pts")
+# What the machine's own /proc says about the machine. Not /proc/PID: there, everybody can read everybody's arguments.
+_MACHINE = "cgroups cpuinfo devices filesystems loadavg meminfo partitions stat swaps sys uptime version"
+MACHINE = tuple(f"/proc/{name}" for name in _MACHINE.split())
 NEVER = ("/proc", "/sys", "/dev")
 
 

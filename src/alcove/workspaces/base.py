@@ -92,12 +92,13 @@ class Base:
     ) -> None:
         self.close()
 
-    def create(self, session_id: str, *, owner: int | None = None, adopt: bool = False) -> None:
-        """Make the workspace of a session, empty, mode 0700.
+    def create(self, session_id: str, *, owner: int | None = None, guarded: bool = False, adopt: bool = False) -> None:
+        """Make the workspace of a session, empty, mode 0700; 0770 when it is guarded.
 
         Args:
             session_id: Whose it is.
             owner: The uid and gid that own it; None for those of this process.
+            guarded: See `settle`.
             adopt: Take a folder that is there already (files and all), and set its mode and owner right.
 
         Raises:
@@ -118,7 +119,7 @@ class Base:
                     ) from error
                 made = False
             try:
-                self._settle(name, owner)
+                self._settle(name, owner, guarded=guarded)
             except OSError:
                 if made:
                     os.rmdir(name, dir_fd=self._root)
@@ -213,22 +214,39 @@ class Base:
                 os.close(folder)
                 self._forget_if_empty(trashing)
 
-    def _settle(self, name: str, owner: int | None) -> None:
+    def _settle(self, name: str, owner: int | None, *, guarded: bool) -> None:
         try:
             fd = os.open(name, _FOLDER, dir_fd=self._root)
         except PermissionError:
             unlock(self._root, os.fsencode(name))
             fd = os.open(name, _FOLDER, dir_fd=self._root)
         try:
-            if owner is not None:
-                os.fchown(fd, owner, owner)
-            os.fchmod(fd, 0o700)
+            settle(fd, owner, guarded=guarded)
         finally:
             os.close(fd)
 
     def _forget_if_empty(self, trashing: str) -> None:
         with suppress(OSError):
             os.rmdir(trashing, dir_fd=self._trash)
+
+
+def settle(folder: int, owner: int | None, *, guarded: bool) -> None:
+    """Give a session's folder, open as `folder`, the owner and mode that keep every other uid out.
+
+    Args:
+        folder: The descriptor.
+        owner: The leased uid of the session; None for none.
+        guarded: Whether it stays this process's own, the session being let in as its group. Then no `chmod` of its
+            programs can open it to others: needed where these see the machine's own file system.
+    """
+    if owner is None:
+        os.fchmod(folder, 0o700)
+    elif guarded:
+        os.fchown(folder, os.geteuid(), owner)
+        os.fchmod(folder, 0o770)
+    else:
+        os.fchown(folder, owner, owner)
+        os.fchmod(folder, 0o700)
 
 
 def installation(path: str) -> str | None:

@@ -17,7 +17,7 @@ from alcove.errors import AlcoveError, SessionNotFoundError
 from alcove.sessions import heads
 from alcove.sessions.heads import Fence
 from alcove.workspaces import queries, uids
-from alcove.workspaces.base import Base
+from alcove.workspaces.base import Base, settle
 from alcove.workspaces.failures import translated
 from alcove.workspaces.model import File, Listing, Removed, Usage
 from alcove.workspaces.remove import remove
@@ -68,8 +68,12 @@ class Workspaces:
         """Return the absolute path of the HOME of a session's programs."""
         return self._homes / ids.session_id(session_id)
 
-    async def ensure(self, session_id: str) -> int | None:
+    async def ensure(self, session_id: str, *, guarded: bool = False) -> int | None:
         """Make the workspace and the home of a session where they are missing; return its leased uid, if any.
+
+        Args:
+            session_id: Whose they are.
+            guarded: Whether both are owned so that no `chmod` of its programs can open them (`base.settle`).
 
         Raises:
             SessionNotFoundError: There is no such session, or it is in the trash; nothing was made.
@@ -78,7 +82,7 @@ class Workspaces:
         uid = await self._database.read(queries.find, session_id)
         if uid is None or (self._uids and not uid):
             uid = await self._database.write(queries.settle, session_id, self._uids)
-        await asyncio.to_thread(self._make, session_id, uid or None)
+        await asyncio.to_thread(self._make, session_id, uid or None, guarded)
         if await self._database.read(queries.find, session_id) is None:
             # It was deleted meanwhile, and what was made now came too late to go with it.
             await asyncio.to_thread(self._unmake, session_id)
@@ -148,14 +152,18 @@ class Workspaces:
         await self._database.write(queries.forget, session_id)
         return removed
 
-    def _make(self, session_id: str, uid: int | None) -> None:
+    def _make(self, session_id: str, uid: int | None, guarded: bool) -> None:
         # Also when it is there: its programs may have changed its mode, and locked us out or others in.
-        self._base.create(session_id, owner=uid, adopt=True)
+        self._base.create(session_id, owner=uid, guarded=guarded, adopt=True)
         home = self.home(session_id)
         with translated(str(home)):
             home.mkdir(mode=0o700, exist_ok=True)
-            if uid is not None and home.stat().st_uid != uid:
-                os.chown(home, uid, uid)
+            if uid is not None:
+                folder = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    settle(folder, uid, guarded=guarded)
+                finally:
+                    os.close(folder)
 
     def _unmake(self, session_id: str) -> None:
         for place in (self.path(session_id), self.home(session_id)):
