@@ -1,4 +1,4 @@
-"""Durations as people write them: `30s`, `15m`, `24h`, `7d`, `never`."""
+"""Durations: as people write them (`30s`, `15m`, `24h`, `7d`, `never`), and as rows keep them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from typing import Final
 
 from alcove import limits
+from alcove.clock import Micros
 from alcove.errors import InvalidError
 
 _WRITTEN = re.compile(r"([0-9]{1,9})([smhd])")
@@ -44,3 +45,21 @@ def duration_text(seconds: int | None) -> str:
         return "never"
     unit = next(unit for unit, size in _UNIT_S.items() if seconds % size == 0 and (seconds or unit == "s"))
     return f"{seconds // _UNIT_S[unit]}{unit}"
+
+
+def ttl_us(ttl_s: float | None) -> Micros:
+    """Return a time to live in microseconds; 0 stands for never.
+
+    Raises:
+        InvalidError: Not above 0, or longer than `limits.TTL_S`.
+    """
+    if ttl_s is None:
+        return 0
+    if not 0 < ttl_s <= limits.TTL_S:
+        raise InvalidError(
+            f"ttl_s is {ttl_s}",
+            field="ttl_s",
+            limit=limits.TTL_S,
+            remedy="give seconds above 0, or null for what never expires",
+        )
+    return max(1, int(ttl_s * 1_000_000))

@@ -13,9 +13,9 @@ from alcove.database.op import Statement, Steps
 from alcove.database.opening import open_database
 from alcove.messages import queries as messages
 from alcove.messages.model import Stored
+from alcove.pages import encode_cursor
 from alcove.sessions import queries as sessions
 from alcove.sessions.model import Filters
-from alcove.sessions.rules import encode_cursor
 
 NOW = 1_700_000_000_000_000
 CURSOR = encode_cursor(NOW, "x")

@@ -19,6 +19,7 @@ import msgspec
 from alcove import limits
 from alcove.cli import answers
 from alcove.cli.wire import UnreachableError, Wire, at
+from alcove.durations import ttl_us
 from alcove.events.model import FINISHED, Event
 from alcove.lifecycle.service import Receipt
 from alcove.messages.model import Message
@@ -90,7 +91,7 @@ class RemoteSessions:
             "metadata": metadata,
         }
         if not isinstance(ttl_s, msgspec.UnsetType):
-            rules.ttl_us(ttl_s)
+            ttl_us(ttl_s)
             body["ttl_s"] = ttl_s
         return self._record((await self._wire.ask("POST", at("sessions"), body=body)).read(answers.SessionAnswer))
 

@@ -13,7 +13,7 @@ from alcove.errors import InvalidError
 from alcove.messages import queries
 from alcove.messages.model import Appended, Draft, Message, MessagePage, Turn
 from alcove.messages.rules import check_drafts
-from alcove.sessions.rules import page_limit
+from alcove.pages import page_limit
 
 _END = 2**62
 _encode = msgspec.msgpack.Encoder().encode

@@ -13,10 +13,10 @@ from alcove.events import queries as events
 from alcove.events.model import FINISHED, NewEvent
 from alcove.messages import queries as messages
 from alcove.messages.model import Stored
+from alcove.pages import decode_cursor, encode_cursor
 from alcove.runs.model import TURN_ENDS, Ending, NewRun, Run, RunPage, RunStatus
 from alcove.sessions import heads
 from alcove.sessions.heads import Fence
-from alcove.sessions.rules import decode_cursor, encode_cursor
 from alcove.values import Json
 from alcove.workspaces import queries as workspaces
 from alcove.workspaces.model import Usage

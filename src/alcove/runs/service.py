@@ -27,13 +27,13 @@ from alcove.messages import queries as message_queries
 from alcove.messages.model import Draft, Stored
 from alcove.messages.rules import stored
 from alcove.messages.service import Messages
+from alcove.pages import page_limit
 from alcove.runs import holder, queries
 from alcove.runs.grants import freeze
 from alcove.runs.model import NewRun, Reply, Run, RunPage, RunStatus
 from alcove.runs.queries import Lost, Started
 from alcove.runs.supervisor import Supervisor
 from alcove.runs.working import Workshop
-from alcove.sessions.rules import page_limit
 from alcove.sessions.service import Sessions
 
 _log = logging.getLogger("alcove.runs")

@@ -8,14 +8,16 @@ from alcove import limits
 from alcove.clock import Micros
 from alcove.database.idempotency import Once, remember
 from alcove.database.op import Statement, Steps, Value
+from alcove.durations import ttl_us
 from alcove.errors import (
     AlreadyExistsError,
     InvalidError,
     SessionNotFoundError,
     VersionMismatchError,
 )
+from alcove.pages import decode_cursor, encode_cursor
 from alcove.sessions.model import Changes, Filters, NewSession, Page, Session
-from alcove.sessions.rules import decode_cursor, encode_cursor, encode_metadata, ttl_us
+from alcove.sessions.rules import encode_metadata
 from alcove.values import Metadata
 
 _COLUMNS = """s.id, s.tenant, s.app, s.user_id, s.key, s.parent_id, s.root_id, s.depth, s.title, s.agent, s.metadata,

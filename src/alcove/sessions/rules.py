@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
-
 import msgspec
 
 from alcove import ids, limits
@@ -121,24 +117,6 @@ def _json(value: Json, field: str) -> bytes:
         raise InvalidError(f"{field} is not JSON: {error}", field=field, remedy="use JSON values only") from error
 
 
-def ttl_us(ttl_s: float | None) -> int:
-    """Return a TTL in microseconds; 0 stands for never.
-
-    Raises:
-        InvalidError: Not above 0, or longer than `limits.TTL_S`.
-    """
-    if ttl_s is None:
-        return 0
-    if not 0 < ttl_s <= limits.TTL_S:
-        raise InvalidError(
-            f"ttl_s is {ttl_s}",
-            field="ttl_s",
-            limit=limits.TTL_S,
-            remedy="give seconds above 0, or null for a session that never expires",
-        )
-    return max(1, int(ttl_s * 1_000_000))
-
-
 def check_filters(filters: Filters) -> Filters:
     """Return `filters` when a listing can answer them."""
     if filters.status is not None and filters.status not in set(Status):
@@ -146,35 +124,3 @@ def check_filters(filters: Filters) -> Filters:
             f"status {filters.status!r} is unknown", field="status", remedy=f"use one of {', '.join(Status)}"
         )
     return filters
-
-
-def page_limit(limit: int, most: int = limits.PAGE) -> int:
-    """Return `limit` when it is a size for a page.
-
-    Raises:
-        InvalidError: Below 1 or above `most`.
-    """
-    if not 1 <= limit <= most:
-        raise InvalidError(f"limit is {limit}", field="limit", limit=most, remedy=f"use 1 to {most}")
-    return limit
-
-
-def encode_cursor(created_us: int, session_id: str) -> str:
-    """Return the cursor of the page after this session."""
-    return base64.urlsafe_b64encode(f"{created_us}:{session_id}".encode()).decode().rstrip("=")
-
-
-def decode_cursor(cursor: str) -> tuple[int, str]:
-    """Return the instant and the id in a cursor.
-
-    Raises:
-        InvalidError: Not a cursor of ours.
-    """
-    try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-    except (binascii.Error, ValueError):
-        text = ""
-    match = re.fullmatch(r"([0-9]{1,18}):(.+)", text)
-    if not match:
-        raise InvalidError("cursor is not one of ours", field="cursor", remedy="pass next_cursor as it came")
-    return int(match[1]), match[2]

@@ -8,6 +8,8 @@ from alcove import ids, limits
 from alcove.clock import instant
 from alcove.database.idempotency import Once, once, write_once
 from alcove.database.op import Database
+from alcove.durations import ttl_us
+from alcove.pages import page_limit
 from alcove.sessions import queries, rules
 from alcove.sessions.model import Changes, Filters, NewSession, Page, Session, Summary
 from alcove.values import Metadata
@@ -23,7 +25,7 @@ class Sessions:
 
     def __init__(self, database: Database, *, ttl_s: float | None = None) -> None:
         self._database = database
-        self._ttl_us = rules.ttl_us(ttl_s)
+        self._ttl_us = ttl_us(ttl_s)
 
     async def create(
         self,
@@ -74,7 +76,7 @@ class Sessions:
                 agent=agent,
                 metadata_json=text,
                 indexed=indexed,
-                ttl_us=self._ttl_us if isinstance(ttl_s, msgspec.UnsetType) else rules.ttl_us(ttl_s),
+                ttl_us=self._ttl_us if isinstance(ttl_s, msgspec.UnsetType) else ttl_us(ttl_s),
             )
         )
         body = msgspec.json.encode(msgspec.structs.replace(new, id=session_id or ""))
@@ -127,7 +129,7 @@ class Sessions:
                 user_id=user_id,
                 key=key,
                 agent=agent,
-                ttl_us=self._ttl_us if isinstance(ttl_s, msgspec.UnsetType) else rules.ttl_us(ttl_s),
+                ttl_us=self._ttl_us if isinstance(ttl_s, msgspec.UnsetType) else ttl_us(ttl_s),
             )
         )
         return await self._database.write(queries.live, new)
@@ -207,7 +209,7 @@ class Sessions:
                 active_before_us=active_before_us,
             )
         )
-        return await self._database.read(queries.page, filters, rules.page_limit(limit), cursor)
+        return await self._database.read(queries.page, filters, page_limit(limit), cursor)
 
     async def count(self) -> int:
         """Return how many sessions there are outside the trash, of all tenants. Looks at each."""
@@ -227,7 +229,7 @@ class Sessions:
             The ids, and the cursor of the next page (None on the last).
         """
         return await self._database.read(
-            queries.ids_of, tenant, ids.name(user_id, field="user_id"), rules.page_limit(limit), cursor
+            queries.ids_of, tenant, ids.name(user_id, field="user_id"), page_limit(limit), cursor
         )
 
     async def children(self, session_id: str, *, limit: int = limits.PAGE_DEFAULT, cursor: str | None = None) -> Page:
@@ -238,7 +240,7 @@ class Sessions:
     async def tree(self, session_id: str, *, limit: int = limits.TREE_SESSIONS) -> list[Session]:
         """Return a session and its descendants, nearest first, at most `limit` of them."""
         await self.get(session_id)
-        return await self._database.read(queries.subtree, session_id, rules.page_limit(limit, limits.TREE_SESSIONS))
+        return await self._database.read(queries.subtree, session_id, page_limit(limit, limits.TREE_SESSIONS))
 
     async def update(self, session_id: str, changes: Changes, *, version: int | None = None) -> Session:
         """Change title, agent, metadata (merged by name, None removes one), pin or TTL; the version goes up by one.
