@@ -18,7 +18,7 @@ ALCOVE := $(PIP) install --no-deps --no-index --no-build-isolation --editable .
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
-.PHONY: help run install test test-long check format bench lock clean
+.PHONY: help run install test test-long check format stubs bench lock clean
 .DELETE_ON_ERROR:
 
 help: ## List these words
@@ -46,6 +46,9 @@ check: $(VENV)/.dev ## Check format, lint, imports, types and tidiness
 format: $(VENV)/.dev ## Format the code and repair what ruff can
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
+
+stubs: $(VENV)/.dev ## Write the signatures of the blocking door anew, from the async ones
+	PYTHONPATH=src:tests $(BIN)/python -m sync.stub
 
 bench: $(VENV)-bench/.bench ## Measure Alcove against its peers
 	$(VENV)-bench/bin/python -m bench $(ARGS)

@@ -22,7 +22,7 @@ from bench.stores import STORES
 
 PLAN: dict[str, tuple[str, ...]] = {
     "many": ("raw", "raw-group", "openai", "alcove", "alcove-keyed"),
-    "alone": ("raw", "openai", "alcove"),
+    "alone": ("raw", "openai", "alcove", "alcove-sync"),
     "own": ("raw", "openai", "alcove"),
     "shared": ("raw", "openai", "alcove"),
     "length": ("alcove",),
@@ -51,6 +51,7 @@ TARGETS = (
     Target("the same with idempotency keys, over SQLiteSession", "many", "per_s", "alcove-keyed", "openai", at_least=5),
     Target("the same with keys, over raw group commit", "many", "per_s", "alcove-keyed", "raw-group", at_least=0.35),
     Target("append, one task, over raw", "alone", "per_s", "alcove", "raw", at_least=0.5),
+    Target("append, one thread, alcove.sync, over raw", "alone", "per_s", "alcove-sync", "raw", at_least=0.4),
     Target("4 processes, own sessions, over SQLiteSession", "own", "per_s", "alcove", "openai", at_least=3),
     Target("4 processes, shared sessions, over SQLiteSession", "shared", "per_s", "alcove", "openai", at_least=3),
     Target("a turn at 100,000 messages over one at 100", "length", "ratio", "alcove", "", at_most=1.1),

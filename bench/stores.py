@@ -260,4 +260,30 @@ class OursKeyed(Ours):
     keyed = True
 
 
-STORES: dict[str, type[Store]] = {store.name: store for store in (Raw, RawGroup, OpenAI, Ours, OursKeyed)}
+class OursBlocking(Store):
+    """The same through `alcove.sync`: a thread without a loop waits for the hub's. The measuring loop stands still."""
+
+    name = "alcove-sync"
+
+    async def open(self) -> None:
+        import alcove.sync
+
+        self.hub = alcove.sync.open(f"sqlite:///{self.path}")
+
+    async def close(self) -> None:
+        self.hub.close()
+
+    async def durability(self) -> str:
+        return "as alcove"
+
+    async def session(self, user: str, sid: str) -> Any:
+        return self.hub.sessions.create(session_id=sid, user_id=user)
+
+    async def append(self, handle: Any, said: str, reply: str) -> None:
+        handle.append_turn(said, reply)
+
+    async def last(self, handle: Any, n: int) -> list[Message]:
+        return [(message.role, message.text) for message in handle.last(n)]
+
+
+STORES: dict[str, type[Store]] = {store.name: store for store in (Raw, RawGroup, OpenAI, Ours, OursKeyed, OursBlocking)}

@@ -1,0 +1,455 @@
+# Generated from the async classes by `make stubs`; tests/sync/test_stub.py says when it is out of date.
+"""The blocking door: the hub for threads without an event loop (Flask, scripts, notebooks)."""
+
+import builtins as _builtins
+import datetime as _datetime
+import os as _os
+import pathlib as _pathlib
+import types as _types
+import typing as _typing
+from collections import abc as _collections_abc
+
+import msgspec as _msgspec
+
+from alcove import clock as _alcove_clock, settings as _alcove_settings, values as _alcove_values
+from alcove.agents import catalog as _alcove_agents_catalog
+from alcove.events import model as _alcove_events_model
+from alcove.lifecycle import service as _alcove_lifecycle_service
+from alcove.messages import model as _alcove_messages_model
+from alcove.runs import model as _alcove_runs_model
+from alcove.sessions import model as _alcove_sessions_model
+from alcove.sync import doors as _alcove_sync_doors
+from alcove.workspaces import model as _alcove_workspaces_model, queries as _alcove_workspaces_queries
+
+__all__ = ["open"]
+
+class Alcove:
+    """An open installation. The services are the truth; everything else is a client of them."""
+    @property
+    def agents(self) -> _alcove_agents_catalog.Catalog: ...
+    @property
+    def events(self) -> Events: ...
+    @property
+    def installation(self) -> str: ...
+    @property
+    def messages(self) -> Messages: ...
+    @property
+    def runs(self) -> Runs: ...
+    @property
+    def sessions(self) -> Lifecycle: ...
+    @property
+    def settings(self) -> _alcove_settings.Settings: ...
+    @property
+    def workspaces(self) -> Workspaces | None: ...
+    def probe(self) -> None:
+        """Write a row and wait until it is durable: raises the DatabaseError that a real write would get."""
+
+    def require(self, guarantee: str) -> None:
+        """Add to the guarantees without which no program runs; before the first one does."""
+
+    def close(self) -> None:
+        """Cancel what runs and close the installation. Twice is fine; afterwards everything raises ClosedError."""
+
+    def __enter__(self) -> _typing.Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: _types.TracebackType | None
+    ) -> None: ...
+
+class Events:
+    """Reads the events of runs, and waits for more."""
+    def read(self, run_id: str, after: int = 0, limit: int = 500) -> list[_alcove_events_model.Event]:
+        """Return the events after number `after`, at most `limit` (and the gaps between them)."""
+
+    def subscribe(self, run_id: str, after: int = 0) -> _alcove_sync_doors.BlockingIterator[_alcove_events_model.Event]:
+        """Yield the events after number `after` as they come, to the run's last one, or until the run is purged."""
+
+    def wake(self, run_id: str) -> None:
+        """Tell this process's listeners that a run has new events."""
+
+class Messages:
+    """Appends to histories and reads them. Each method is one transaction."""
+    def append(
+        self,
+        session_id: str,
+        drafts: _collections_abc.Sequence[_alcove_messages_model.Draft],
+        *,
+        expected_seq: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> _alcove_messages_model.Appended:
+        """Append messages, all or none; durable when this returns."""
+
+    def append_turn(
+        self,
+        session_id: str,
+        said: str,
+        reply: str,
+        *,
+        expected_seq: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> _alcove_messages_model.Appended:
+        """Append what a user said and what was replied: one turn, one transaction. Raises what `append` does."""
+
+    def clear(self, session_id: str) -> int:
+        """Hide every message so far and return how many were visible. `seq` goes on from where it was."""
+
+    def last(self, session_id: str, count: int = 20) -> list[_alcove_messages_model.Message]:
+        """Return the last visible messages, oldest first; the cost does not depend on the session's length."""
+
+    def page(
+        self,
+        session_id: str,
+        *,
+        after: int | None = None,
+        before: int | None = None,
+        limit: int = 50,
+        hidden: bool = False,
+    ) -> _alcove_messages_model.MessagePage:
+        """Return messages in ascending order: those after a `seq`, or the last ones before it."""
+
+    def pop(self, session_id: str, count: int = 1) -> list[_alcove_messages_model.Message]:
+        """Hide the last visible messages and return them, oldest first. They stay in the history, hidden."""
+
+    def turns(
+        self, session_id: str, *, before: int | None = None, limit: int = 50
+    ) -> list[_alcove_messages_model.Turn]:
+        """Return turns, newest first; page with `before` set to the lowest number seen."""
+
+    def window(
+        self, session_id: str, *, rounds: int = 10, before: int | None = None
+    ) -> list[_alcove_messages_model.Message]:
+        """Return the last rounds of the conversation, as a model is shown them, oldest first."""
+
+class Runs:
+    """Runs agents in sessions: one run at a time holds a session."""
+    @property
+    def live_count(self) -> int: ...
+    def cancel(self, run_id: str) -> _alcove_runs_model.Run:
+        """Cancel a run and return it: ended, when this process looks after it; another one is asked to end it."""
+
+    def cancel_session(self, session_id: str) -> None:
+        """Cancel whatever runs in a session, here or in another process, and wait until it has ended."""
+
+    def chat(
+        self, session_id: str, message: str, *, agent: str | None = None, timeout_s: float | None = None
+    ) -> _alcove_runs_model.Reply:
+        """Start a run, wait for its end and return it with its answer."""
+
+    def close(self, drain_s: float = 0) -> None:
+        """Start no more runs, give the live ones `drain_s` seconds to end, then cancel them and wait."""
+
+    def events(self, run_id: str, after: int = 0) -> _alcove_sync_doors.BlockingIterator[_alcove_events_model.Event]:
+        """Yield the events of a run after number `after`, to its last one, waiting for those to come."""
+
+    def get(self, run_id: str) -> _alcove_runs_model.Run:
+        """Return a run."""
+
+    def list(
+        self, session_id: str | None = None, *, limit: int = 50, cursor: str | None = None
+    ) -> _alcove_runs_model.RunPage:
+        """List runs, newest first: of one session, or of all."""
+
+    def recover(self) -> int:
+        """Mark runs lost whose holder is gone, end what they left, and return how many. Done when Alcove opens."""
+
+    def reply(self, run_id: str) -> _alcove_runs_model.Reply:
+        """Wait for the end of a run and return it with its answer."""
+
+    def start(
+        self,
+        session_id: str,
+        message: str,
+        *,
+        agent: str | None = None,
+        language: str | None = None,
+        timeout_s: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> _alcove_runs_model.Run:
+        """Start a run on a message and return it; it goes on whether anybody listens or not."""
+
+    def stream(
+        self, session_id: str, message: str, *, agent: str | None = None, timeout_s: float | None = None
+    ) -> _alcove_sync_doors.BlockingIterator[_alcove_events_model.Event]:
+        """Start a run and yield its events to the last one. Leaving early does not cancel it."""
+
+    def watch(self) -> None:
+        """Recover again and again, so that the end of another process is noticed. Goes on until it is cancelled."""
+
+class Lifecycle:
+    """Sessions with their folders and their ends. Sessions that it returns singly are handles."""
+    def children(self, session_id: str, *, limit: int = 50, cursor: str | None = None) -> _alcove_sessions_model.Page:
+        """List the direct children of a session, newest first."""
+
+    def count(self) -> int:
+        """Return how many sessions there are outside the trash, of all tenants. Looks at each."""
+
+    def create(
+        self,
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        app: str | None = None,
+        key: str | None = None,
+        parent_id: str | None = None,
+        title: str = "",
+        agent: str | None = None,
+        metadata: _alcove_values.Metadata | None = None,
+        ttl_s: float | _msgspec.UnsetType | None = ...,
+        tenant: str = "default",
+        idempotency_key: str | None = None,
+    ) -> Handle:
+        """Create a session and its folder: see `Sessions.create`. When the folder cannot be made, there is neither."""
+
+    def delete(self, session_id: str, *, purge: bool = False) -> _alcove_lifecycle_service.Receipt:
+        """Move a session and its descendants to the trash, or remove them for good."""
+
+    def find(self, session_id: str) -> _alcove_sessions_model.Session | None:
+        """Return a session, also an expired or trashed one, or None."""
+
+    def find_key(
+        self, key: str, *, user_id: str = "", app: str = "", tenant: str = "default"
+    ) -> _alcove_sessions_model.Session | None:
+        """Return the session that holds a key, or None."""
+
+    def find_prefix(
+        self, prefix: str, *, trashed: bool = False, tenant: str = "default"
+    ) -> _builtins.list[_alcove_sessions_model.Session]:
+        """Return sessions whose id begins with `prefix`, in order of id, at most `limits.PREFIX_SESSIONS` of them."""
+
+    def get(self, session_id: str) -> Handle:
+        """Return a session: see `Sessions.get`."""
+
+    def ids_of(
+        self, user_id: str, *, limit: int = 50, cursor: str | None = None, tenant: str = "default"
+    ) -> tuple[_builtins.list[str], str | None]:
+        """List the ids of a user's sessions, newest first: `list` without the records, at a fraction of its cost."""
+
+    def list(
+        self,
+        *,
+        user_id: str | None = None,
+        app: str | None = None,
+        parent_id: str | None = None,
+        root_id: str | None = None,
+        status: str | None = None,
+        metadata: _alcove_values.Metadata | None = None,
+        active_since_us: int | None = None,
+        active_before_us: int | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        tenant: str = "default",
+    ) -> _alcove_sessions_model.Page:
+        """List sessions, newest first; every given filter must hold, and the trashed are left out unless asked for."""
+
+    def live(
+        self,
+        user_id: str,
+        key: str = "",
+        *,
+        app: str = "",
+        agent: str = "",
+        ttl_s: float | _msgspec.UnsetType | None = ...,
+        tenant: str = "default",
+    ) -> tuple[Handle, bool]:
+        """Find or make the user's live session: see `Sessions.live`. Its folder comes when it is first needed."""
+
+    def pin(self, session_id: str, pinned: bool = True) -> _alcove_sessions_model.Session:
+        """Keep a session from expiring, or let it expire again."""
+
+    def spawn(
+        self,
+        parent_id: str,
+        *,
+        title: str = "",
+        user_id: str | None = None,
+        agent: str | None = None,
+        key: str | None = None,
+        metadata: _alcove_values.Metadata | None = None,
+    ) -> Handle:
+        """Create a child and its folder: see `Sessions.spawn`."""
+
+    def summary(self, session_id: str) -> _alcove_sessions_model.Summary:
+        """Return a session in a few words."""
+
+    def touch(self, session_id: str) -> _alcove_sessions_model.Session:
+        """Record activity. This also revives an expired session that has not been swept yet."""
+
+    def tree(self, session_id: str, *, limit: int = 1000) -> _builtins.list[_alcove_sessions_model.Session]:
+        """Return a session and its descendants, nearest first, at most `limit` of them."""
+
+    def update(
+        self, session_id: str, changes: _alcove_sessions_model.Changes, *, version: int | None = None
+    ) -> _alcove_sessions_model.Session:
+        """Change title, agent, metadata (merged by name, None removes one), pin or TTL; the version goes up by one."""
+
+class Workspaces:
+    """The folders of sessions. Reads go straight to the files; a write holds the session's lease meanwhile."""
+    def close(self) -> None:
+        """Finish the writes that are under way, then let go of the base folder."""
+
+    def delete(self, session_id: str, path: str, *, recursive: bool = False) -> None:
+        """Delete a file, or a folder with `recursive`. Raises what `write` does."""
+
+    def ensure(self, session_id: str, *, guarded: bool = False) -> int | None:
+        """Make the workspace and the home of a session where they are missing; return its leased uid, if any."""
+
+    def home(self, session_id: str) -> _pathlib.Path:
+        """Return the absolute path of the HOME of a session's programs."""
+
+    def list_files(self, session_id: str) -> _alcove_workspaces_model.Listing:
+        """Return every file of a workspace, recursively, sorted by path; without a folder there are none."""
+
+    def measure(self, session_id: str) -> _alcove_workspaces_model.Usage:
+        """Measure a workspace now; about 24 ms for 10,000 files."""
+
+    def mkdir(self, session_id: str, path: str) -> None:
+        """Make a folder, and those above it. Raises what `write` does."""
+
+    def open_read(self, session_id: str, path: str) -> tuple[int, _alcove_workspaces_model.File]:
+        """Open a regular file; the caller closes the descriptor."""
+
+    def path(self, session_id: str) -> _pathlib.Path:
+        """Return the absolute path of a session's workspace, whether it is there or not."""
+
+    def purge(self, session_id: str, trash_id: str) -> _alcove_workspaces_model.Removed:
+        """Remove a session's workspace and home for good, then give its uid back. May be repeated."""
+
+    def read(self, session_id: str, path: str) -> bytes:
+        """Return the content of a file of at most `limits.FILE_BYTES`."""
+
+    def stat(self, session_id: str, path: str) -> _alcove_workspaces_model.File:
+        """Return what is at a path."""
+
+    def totals(self) -> _alcove_workspaces_queries.Totals:
+        """Return what all workspaces take, as last measured."""
+
+    def trash(self, session_id: str, trash_id: str) -> bool:
+        """Move a workspace into a trashing; False when there was no folder."""
+
+    def unmake(self, session_id: str) -> None:
+        """Take back what `ensure` made for a session that came to nothing; a folder that holds something stays."""
+
+    def usage(self, session_id: str) -> _alcove_workspaces_model.Usage:
+        """Return bytes and files of a workspace as last measured: after each run and each write from outside."""
+
+    def write(
+        self, session_id: str, path: str, data: bytes | _collections_abc.Iterable[bytes]
+    ) -> _alcove_workspaces_model.File:
+        """Make or replace a file, atomically and durably; missing folders are made."""
+
+class Handle:
+    """A session and its services. The fields are those of the moment it was read; `refresh` reads it again."""
+    @property
+    def id(self) -> str: ...
+    @property
+    def tenant(self) -> str: ...
+    @property
+    def app(self) -> str: ...
+    @property
+    def user_id(self) -> str: ...
+    @property
+    def key(self) -> str | None: ...
+    @property
+    def parent_id(self) -> str: ...
+    @property
+    def root_id(self) -> str: ...
+    @property
+    def depth(self) -> int: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def agent(self) -> str: ...
+    @property
+    def metadata_json(self) -> str: ...
+    @property
+    def pinned(self) -> int: ...
+    @property
+    def ttl_us(self) -> _alcove_clock.Micros: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def created_us(self) -> _alcove_clock.Micros: ...
+    @property
+    def last_seq(self) -> int: ...
+    @property
+    def message_count(self) -> int: ...
+    @property
+    def turn_count(self) -> int: ...
+    @property
+    def child_count(self) -> int: ...
+    @property
+    def last_activity_us(self) -> _alcove_clock.Micros: ...
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def lease_run(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def sessions(self) -> Lifecycle: ...
+    @property
+    def messages(self) -> Messages: ...
+    @property
+    def runs(self) -> Runs: ...
+    @property
+    def created_at(self) -> _datetime.datetime: ...
+    @property
+    def expires_at(self) -> _datetime.datetime | None: ...
+    @property
+    def last_activity(self) -> _datetime.datetime: ...
+    @property
+    def metadata(self) -> _alcove_values.Metadata: ...
+    def append(
+        self,
+        drafts: _collections_abc.Sequence[_alcove_messages_model.Draft],
+        *,
+        expected_seq: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> _alcove_messages_model.Appended:
+        """Append messages: see `Messages.append`."""
+
+    def append_turn(
+        self, said: str, reply: str, *, idempotency_key: str | None = None
+    ) -> _alcove_messages_model.Appended:
+        """Append what a user said and what was replied: see `Messages.append_turn`."""
+
+    def chat(self, message: str, *, agent: str | None = None) -> _alcove_runs_model.Reply:
+        """Run an agent on a message and return its answer: see `Runs.chat`."""
+
+    def children(self, *, cursor: str | None = None) -> _alcove_sessions_model.Page:
+        """List the direct children, newest first."""
+
+    def delete(self, *, purge: bool = False) -> _alcove_lifecycle_service.Receipt:
+        """Move it to the trash, or remove it for good: see `Lifecycle.delete`."""
+
+    def last(self, count: int = 20) -> list[_alcove_messages_model.Message]:
+        """Return the last visible messages, oldest first."""
+
+    def refresh(self) -> Handle:
+        """Return the session as it is now."""
+
+    def spawn(
+        self, *, title: str = "", agent: str | None = None, metadata: _alcove_values.Metadata | None = None
+    ) -> Handle:
+        """Create a child."""
+
+    def stream(
+        self, message: str, *, agent: str | None = None
+    ) -> _alcove_sync_doors.BlockingIterator[_alcove_events_model.Event]:
+        """Run an agent on a message and yield what happens: see `Runs.stream`."""
+
+    def update(self, changes: _alcove_sessions_model.Changes) -> _alcove_sessions_model.Session:
+        """Change title, agent, metadata, pin or TTL."""
+
+    def window(self, rounds: int = 10) -> list[_alcove_messages_model.Message]:
+        """Return the last rounds, as a model is shown them."""
+
+def open(
+    database: str | None = None,
+    *,
+    workspaces: str | _os.PathLike[str] | None = None,
+    settings: _alcove_settings.Settings | None = None,
+    clock: _alcove_clock.Clock | None = None,
+    ttl_s: float | None = None,
+    folders: bool | None = None,
+) -> Alcove:
+    """Open an installation; use it as `async with alcove.open() as hub`."""
