@@ -20,7 +20,7 @@ from alcove.durations import duration_s, duration_text
 from alcove.errors import ConfigurationError, InvalidError
 
 FILE_NAME: Final = "alcove.toml"
-Rung: TypeAlias = Literal["auto", "userns", "landlock", "none"]
+Rung: TypeAlias = Literal["auto", "userns", "bwrap", "landlock", "none"]
 LogFormat: TypeAlias = Literal["text", "json"]
 Shown: TypeAlias = str | int | bool | list[str] | None
 Table: TypeAlias = Mapping[str, object]
@@ -385,7 +385,13 @@ _SETTINGS: Final = (
     _Setting("trust_host_agents", "ALCOVE_TRUST_HOST_AGENTS", "trust_host_agents", bool, False, _as_is, "true"),
     _Setting("log", "ALCOVE_LOG", "log", str, "text", _one_of("text", "json"), '"text"'),
     _Setting(
-        "sandbox.rung", "ALCOVE_SANDBOX", "rung", str, "auto", _one_of("auto", "userns", "landlock", "none"), '"auto"'
+        "sandbox.rung",
+        "ALCOVE_SANDBOX",
+        "rung",
+        str,
+        "auto",
+        _one_of("auto", "userns", "bwrap", "landlock", "none"),
+        '"auto"',
     ),
     _Setting("sandbox.minimum", "ALCOVE_SANDBOX_MINIMUM", "minimum", list, None, _minimum, '["none"]'),
     _Setting("sandbox.read", "ALCOVE_SANDBOX_READ", "read", list, [], _paths, '["/opt/tools"]'),

@@ -36,7 +36,7 @@ def test_where_nothing_is_yet_the_machine_is_examined_and_nothing_made(run: Run,
 def test_it_says_what_there_is(run: Run, place: Path) -> None:
     found = loaded(run("doctor", "--json"))
     assert (found["ok"], found["problems"]) == (True, [])
-    assert [one["rung"] for one in found["sandbox"]["rungs"]] == ["userns", "landlock", "none"]
+    assert [one["rung"] for one in found["sandbox"]["rungs"]] == ["userns", "bwrap", "landlock", "none"]
     for one in found["sandbox"]["rungs"]:
         assert one["vector"].keys() == GUARANTEES
         assert one["available"] or (one["failure"] and one["remedy"])

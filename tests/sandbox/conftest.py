@@ -59,6 +59,12 @@ class World:
     base: Path
     sandbox: Sandbox
     secrets: tuple[str, ...] = ()
+
+    @property
+    def view(self) -> bool:
+        """Whether programs have a file system and processes of their own."""
+        return self.sandbox.rung in {"userns", "bwrap"}
+
     seen: list[Process] = field(default_factory=list)
 
     def session(self, name: str = "own", uid: int | None = None) -> str:
@@ -223,13 +229,13 @@ async def broken() -> AsyncIterator[Callable[[str], Spawner]]:
         await spawner.close()
 
 
-@pytest.fixture(params=["userns", "landlock"])
+@pytest.fixture(params=["userns", "bwrap", "landlock"])
 def confined(request: pytest.FixtureRequest) -> Rung:
-    """Each rung that confines; the machine of a test run has to have both."""
+    """Each rung that confines; the machine of a test run has to have them all."""
     return request.param
 
 
-@pytest.fixture(params=["userns", "landlock", "none"])
+@pytest.fixture(params=["userns", "bwrap", "landlock", "none"])
 def rung(request: pytest.FixtureRequest) -> Rung:
     """Each rung."""
     return request.param

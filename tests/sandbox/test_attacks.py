@@ -12,7 +12,7 @@ from sandbox.conftest import ATTACKS, ROOT, UIDS, World
 # Where user namespaces are closed and no uid is leased, Landlock leaves these open; the vector says so.
 OPEN_TO_AN_ORDINARY_USER = {"stat", "access", "enter", "touch", "chmod", "setxattr", "connect to its socket"}
 # In a pid namespace, everybody is the run itself.
-OWN = {"userns": {"signal everybody"}, "landlock": set[str]()}
+OWN = {"userns": {"signal everybody"}, "bwrap": {"signal everybody"}, "landlock": set[str]()}
 
 
 async def attack(world: World, target: dict[str, Any], **changes: Any) -> dict[str, str]:

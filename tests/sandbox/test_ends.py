@@ -30,7 +30,7 @@ WAYS = {
 }
 EVERYTHING = "".join(f"{way}\n" for way in WAYS.values())
 SLEEPERS = len(WAYS) + 1
-DEAF = "import time; from alcove.sandbox import supervisor; supervisor._attend = lambda _: time.sleep(600)"
+DEAF = "import time; from alcove.sandbox import supervisor; supervisor._attend = lambda *_: time.sleep(600)"
 
 
 async def lively(world: World, token: str) -> Process:
@@ -167,6 +167,7 @@ async def test_a_dead_supervisor_takes_its_tree_along(world: World) -> None:
 async def test_a_program_ends_when_spawner_and_supervisor_end_at_once(world: World) -> None:
     token = new_token()
     process = await world.start("/bin/sleep", token)
+    await until(lambda: sleepers(token))
     spawner = world.sandbox.spawner_pid
     assert spawner is not None
     os.kill(spawner, signal.SIGSTOP)  # so that it cannot see to what the supervisor leaves
@@ -245,7 +246,7 @@ async def test_closing_leaves_no_supervisor_that_waits_for_a_run(
     await until(lambda: not processes_with(token), within_s=5)
 
 
-@pytest.mark.parametrize("confined", ["userns", *(["landlock"] if ROOT else [])])
+@pytest.mark.parametrize("confined", ["userns", "bwrap", *(["landlock"] if ROOT else [])])
 async def test_a_fork_bomb_is_ended(opened: Callable[..., Any], confined: Rung) -> None:
     # Not on `landlock` without a leased uid: there the limit is one for all that this user runs.
     token = new_token()

@@ -126,7 +126,7 @@ def test_paths_are_absolute_from_where_they_were_written(tmp_path: Path, monkeyp
         ('log = "jsn"', "log", "did you mean 'json'"),
         ('database = "mysql://u:secret@h/d"', "database", "postgresql://"),
         ('sandbox = "none"', "sandbox", "begin it with [sandbox]"),
-        ('[sandbox]\nrung = "bwrap2"', "sandbox.rung", "known: auto, landlock, none, userns"),
+        ('[sandbox]\nrung = "chroot"', "sandbox.rung", "known: auto, bwrap, landlock, none, userns"),
         ("[sandbox]\nminimum = []", "sandbox.minimum", "'none' alone"),
         ('[sandbox]\nminimum = ["none", "x"]', "sandbox.minimum", "'none' alone"),
         ("agents = 1", "agents", "begin it with [agents]"),

@@ -41,6 +41,7 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
         env: Variables added to those that every run has.
         network: What it may reach.
         read: Absolute paths that it may read besides the default ones.
+        nest: Whether it may put a sandbox of its own inside ours.
         timeout_s: Wall time after which it is ended.
     """
 
@@ -49,6 +50,7 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
     env: Mapping[str, str]
     network: Network
     read: tuple[str, ...]
+    nest: bool
     timeout_s: int
 
 

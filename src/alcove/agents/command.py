@@ -51,6 +51,7 @@ class CommandTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         env: Fixed variables, none of them secret.
         credentials: Names of variables copied from the server's environment.
         read: Further paths that it may read.
+        inner_sandbox: Whether the program may put a sandbox of its own inside ours.
         check: A command that succeeds where the program works, such as `q --version`.
     """
 
@@ -73,6 +74,7 @@ class CommandTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     env: dict[str, str] = {}
     credentials: list[str] = []
     read: list[str] = []
+    inner_sandbox: Literal["off", "nest"] = "off"
     check: str | list[str] = []
 
 
@@ -189,6 +191,7 @@ class CommandAgent:
             env={**self._table.env, **credentials},
             network=self._table.network,
             read=(*self._read, *sorted(path for path in files if not path.startswith(_SYSTEM_FOLDERS))),
+            nest=self._table.inner_sandbox == "nest",
             timeout_s=timeout_s,
         )
 

@@ -14,7 +14,7 @@ from alcove.errors import ConfigurationError
 @click.option("--base", help="Folder of the workspaces (sessions).")
 @click.option("--home", help="Folder of database, homes and keys (.alcove beside the base).")
 @click.option("--database", help="URL of the database (SQLite in the home).")
-@click.option("--rung", help="How runs are confined: auto, userns, landlock or none.")
+@click.option("--rung", help="How runs are confined: auto, userns, bwrap, landlock or none.")
 def serve(
     host: str | None, port: int | None, base: str | None, home: str | None, database: str | None, rung: str | None
 ) -> None:

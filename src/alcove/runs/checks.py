@@ -71,6 +71,7 @@ async def _run(
                 write=(str(folder.path),),
                 read=readable,
                 network=invocation.network,
+                nest=invocation.nest,
                 uid=uid,
                 hide=hide,
             )

@@ -20,6 +20,7 @@ class Authority(msgspec.Struct, frozen=True, kw_only=True):
         network: `none`, `host`, or `process` for a function, which may reach what the server may.
         write: Paths of the run's own trees.
         read: Further paths that it may read and execute.
+        nest: Whether it may put a sandbox of its own inside.
         variables: Names of the environment variables that the agent adds; the values are not kept.
         timeout_s: Wall time after which it is ended.
     """
@@ -28,6 +29,7 @@ class Authority(msgspec.Struct, frozen=True, kw_only=True):
     network: str
     write: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
+    nest: bool = False
     variables: tuple[str, ...] = ()
     timeout_s: float = 0
 
@@ -48,6 +50,7 @@ def for_program(agent: str, invocation: Invocation, write: tuple[str, ...], time
         network=invocation.network,
         write=write,
         read=invocation.read,
+        nest=invocation.nest,
         variables=tuple(sorted(invocation.env)),
         timeout_s=timeout_s,
     )

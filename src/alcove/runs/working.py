@@ -102,8 +102,8 @@ class Workshop:
                 remedy="open it with workspaces=",
             )
         sandbox = await self.sandbox()
-        sandbox.require()
         invocation = agent.invocation(prompt)
+        sandbox.require(nest=invocation.nest)
         uid = await self._workspaces.ensure(session_id, guarded=sandbox.guarded)
         look = await _Look.at(self._workspaces, session_id)
         folder = RunFolder(self._home, run_id)
@@ -127,9 +127,11 @@ class Workshop:
             write=write,
             read=readable,
             network=invocation.network,
+            nest=invocation.nest,
             uid=uid,
             hide=self._hide,
         )
+        policy.check_nest(sandbox.rung)
         policy.check()
         program = _Program(sandbox, session_id, agent, invocation.stdin, policy, folder, self.door)
         authority = for_program(agent.name, invocation, write, timeout_s)
@@ -270,7 +272,7 @@ class _Program:
                 await supervisor.launched(
                     tree=holder.named(process.pid, process.start_time),
                     rung=self._sandbox.rung,
-                    guarantees=msgspec.json.encode(self._sandbox.vector).decode(),
+                    guarantees=msgspec.json.encode(self._sandbox.holds(nest=self._policy.nest)).decode(),
                 )
                 async for stream, chunk in process.output():
                     self._transcript.feed(stream, chunk)

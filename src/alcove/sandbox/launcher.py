@@ -16,11 +16,11 @@ import socket
 from collections.abc import Callable
 from typing import NoReturn
 
-from alcove.sandbox import attempts, kernel, landlock, seccomp, system
+from alcove.sandbox import attempts, bubblewrap, kernel, landlock, seccomp, system
 from alcove.sandbox.plan import Kind, Plan, keep_only, read_plan
 
-# Compiled once, in the spawner. By (sockets, shared), see `seccomp.build`.
-FILTERS: dict[tuple[bool, bool], bytes] = {}
+# Compiled once, in the spawner. By (sockets, shared, nest), see `seccomp.build`.
+FILTERS: dict[tuple[bool, bool, bool], bytes] = {}
 
 
 def launch(kind: Kind, channel: socket.socket, report: int) -> NoReturn:
@@ -63,8 +63,8 @@ def describe(error: BaseException) -> bytes:
 def compile_filters() -> None:
     """Compile every filter that a plan may ask for; a machine without one is found out by the step `filter`."""
     if kernel.MACHINE in kernel.ARCHITECTURES:
-        for key in ((True, False), (True, True), (False, True)):
-            FILTERS[key] = seccomp.build(sockets=key[0], shared=key[1])
+        for key in ((True, False, False), (True, False, True), (True, True, False), (False, True, False)):
+            FILTERS[key] = seccomp.build(sockets=key[0], shared=key[1], nest=key[2])
 
 
 class Start:
@@ -72,10 +72,13 @@ class Start:
 
     def __init__(self, kind: Kind, report: int) -> None:
         self.view = kind["rung"] == "userns"
-        self.confined = kind["rung"] != "none"
+        self.wrapped = kind["rung"] == "bwrap"  # bubblewrap does then what the steps for `confined` do
+        self.confined = kind["rung"] in {"userns", "landlock"}
+        self.nest = kind["nest"]
         self.host = kind["network"] == "host"
         self.report = report
         self.domain: int | None = None
+        self.command: tuple[str, list[str], dict[str, str]] | None = None
 
     def session(self) -> None:
         """Leave any terminal and the supervisor's group: a pid namespace does not stop kill(0)."""
@@ -85,7 +88,8 @@ class Start:
     def make_domain(self) -> None:
         """Make the Landlock domain, while every path can still be opened. It is entered further below."""
         # A view confines files by itself, so there Landlock is the second wall, and may be missing.
-        if not self.confined or (self.view and not landlock.abi()):
+        # In a domain nobody can mount, so a sandbox inside goes without.
+        if not self.confined or (self.view and (self.nest or not landlock.abi())):
             return
         self.domain = landlock.ruleset(tcp=self.view or self.host)
         if self.view:
@@ -111,10 +115,7 @@ class Start:
         """Put the system-call filter on for good: none of the steps that are left needs what it denies."""
         if not self.confined:
             return
-        program = FILTERS.get((self.host or self.view, not self.view))
-        if program is None:
-            raise OSError(errno.ENOSYS, f"no system-call filter for {kernel.MACHINE}")
-        seccomp.install(program)
+        seccomp.install(self._filter())
 
     def enter_folder(self, plan: Plan) -> None:
         """Change to the working directory."""
@@ -147,7 +148,7 @@ class Start:
     def take_identity(self, plan: Plan) -> None:
         """Become the leased uid, with no group but its own."""
         uid = plan["uid"]
-        if os.geteuid() == 0 and (uid is not None or self.confined):
+        if os.geteuid() == 0 and (uid is not None or self.confined or self.wrapped):
             os.setgroups([])
         if uid is not None:
             os.setresgid(uid, uid, uid)
@@ -155,7 +156,7 @@ class Start:
 
     def drop_capabilities(self, _: Plan) -> None:
         """Give up every capability that is left."""
-        if self.confined:
+        if self.confined or self.wrapped:
             kernel.set_capabilities()
 
     def guard(self, _: Plan | None = None) -> None:
@@ -168,11 +169,20 @@ class Start:
         if self.domain is not None:
             landlock.restrict(self.domain)
 
+    def wrap(self, plan: Plan) -> None:
+        """Put bubblewrap before the program."""
+        if self.wrapped:
+            path, argv = bubblewrap.command(plan, self._filter(), self.report)
+            self.command = path, argv, {}
+
     def execute(self, plan: Plan) -> None:
         """Become the program."""
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        if self.command is not None:
+            bubblewrap.find(plan)
+            os.execve(*self.command)
         if plan["errand"] is not None:
             os.close(self.report)
             attempts.run(plan["errand"])
@@ -188,6 +198,13 @@ class Start:
             except PermissionError as error:
                 failed = error
         raise failed
+
+    def _filter(self) -> bytes:
+        view = self.view or self.wrapped
+        program = FILTERS.get((self.host or view, not view, self.nest and view))
+        if program is None:
+            raise OSError(errno.ENOSYS, f"no system-call filter for {kernel.MACHINE}")
+        return program
 
 
 AHEAD: list[tuple[str, Callable[[Start], None]]] = [
@@ -207,5 +224,6 @@ STEPS: list[tuple[str, Callable[[Start, Plan], None]]] = [
     ("capabilities", Start.drop_capabilities),
     ("guard", Start.guard),
     ("landlock", Start.enter_domain),
+    ("bubblewrap", Start.wrap),
     ("program", Start.execute),
 ]

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 
 from alcove import limits
 from alcove.sandbox import kernel, system
+from alcove.sandbox.bubblewrap import NO_NETWORK
 from alcove.sandbox.plan import Kind, Plan
 
 _CLOSED = kernel.MS_NOSUID | kernel.MS_NODEV
@@ -34,7 +35,6 @@ _LINKS = {
     "/etc/mtab": "/proc/self/mounts",
     "/var/tmp": "/tmp",
 }
-_NO_NETWORK = {"/etc/hosts": "127.0.0.1\tlocalhost alcove\n::1\tlocalhost\n", "/etc/resolv.conf": ""}
 _BLOCK = 4096  # leased uids that one view is made ready for
 with open("/proc/self/uid_map") as _file:
     _MAPPED = [[int(_word) for _word in _line.split()] for _line in _file]  # first uid here, outside, how many
@@ -83,8 +83,9 @@ def furnish(kind: Kind) -> None:
     os.chdir(_STAGE)
     for folder in ("dev", "dev/pts", "dev/shm", "etc", "proc", "run", "tmp", "var", _MACHINE[1:]):
         os.mkdir(folder)
-    # While the machine's own is in its place: the kernel demands that of whoever mounts a new one.
-    kernel.mount("proc", "proc", "proc", _READ_ONLY | kernel.MS_NOEXEC)
+    # While the machine's own is in its place: the kernel demands that of whoever mounts a new one. It demands too that
+    # a sandbox inside does not get more than is to be seen here, and such a one mounts a writable /proc.
+    kernel.mount("proc", "proc", "proc", (_CLOSED if kind["nest"] else _READ_ONLY) | kernel.MS_NOEXEC)
     kernel.call("pivot_root", b".", _MACHINE[1:].encode())
     os.chdir("/")
     for path, target in links.items():
@@ -95,7 +96,7 @@ def furnish(kind: Kind) -> None:
     kernel.mount("shm", "/dev/shm", "tmpfs", _CLOSED | kernel.MS_NOEXEC, f"mode=1777,size={limits.RUN_SHM_BYTES}")
     kernel.mount("tmp", "/tmp", "tmpfs", _CLOSED, f"mode=1777,size={limits.RUN_TMP_BYTES}")
     if kind["network"] == "none":
-        for path, text in _NO_NETWORK.items():
+        for path, text in NO_NETWORK.items():
             _write(path, text)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 if TYPE_CHECKING:
     from alcove.sandbox.attempts import Errand
 
-Rung = Literal["userns", "landlock", "none"]
+Rung = Literal["userns", "bwrap", "landlock", "none"]
 Network = Literal["none", "host"]
 
 
@@ -22,6 +22,7 @@ class Kind(TypedDict):
 
     rung: Rung
     network: Network
+    nest: bool
 
 
 class Order(Kind):

@@ -28,6 +28,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         write: The run's own trees: workspace, home, run folder.
         read: Further files and folders that it may read and execute, such as tool chains.
         network: `host` shares the server's network; `none` gives at most a loopback of its own.
+        nest: Whether the program may put a sandbox of its own inside: then it may make namespaces and mounts.
         uid: The uid (and gid) leased to the session, when the server is root. Nobody else may have it: whatever
             runs under it is ended with the run.
         hide: Paths that must never be granted: base, database, ALCOVE_HOME, configuration.
@@ -42,6 +43,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     write: tuple[str, ...]
     read: tuple[str, ...] = ()
     network: Literal["none", "host"] = "none"
+    nest: bool = False
     uid: int | None = None
     hide: tuple[str, ...] = ()
     open_files: int = limits.RUN_OPEN_FILES
@@ -68,8 +70,22 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
                 raise ConfigurationError(f"{path!r} cannot be granted", remedy="give an absolute path without '..'")
         self._check_grants()
 
+    def check_nest(self, rung: Rung) -> None:
+        """Refuse a sandbox inside of a rung that lets no program make one.
+
+        Raises:
+            ConfigurationError: The rung is `landlock`.
+        """
+        if self.nest and rung == "landlock":
+            raise ConfigurationError(
+                "no sandbox can be put inside of the rung landlock",
+                field="inner_sandbox",
+                remedy='switch the inner one off (inner_sandbox = "off" and the program\'s own flag), or allow user '
+                "namespaces, so that the rung is userns or bwrap",
+            )
+
     def check_reach(self, rung: Rung) -> None:
-        """Refuse trees that the leased uid cannot get to on a rung that shows the machine's own file system.
+        """Refuse trees that the leased uid cannot get to by itself, on a rung where it has to.
 
         Raises:
             ConfigurationError: A folder above one of them lets only its owner pass.
@@ -89,10 +105,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
     def plan(self, rung: Rung, *, errand: Errand | None = None) -> Plan:
         """Compile the policy for a rung."""
-        alone = rung == "userns"
+        alone = rung in {"userns", "bwrap"}
         return Plan(
             rung=rung,
             network=self.network,
+            nest=self.nest,
             uid=self.uid,
             argv=list(self.argv),
             env=self.env,

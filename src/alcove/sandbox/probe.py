@@ -7,14 +7,15 @@ import hashlib
 import os
 import platform
 import secrets
+import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from alcove.errors import AlcoveError, ConfigurationError
-from alcove.sandbox import processes
+from alcove.errors import AlcoveError, ConfigurationError, LaunchError
+from alcove.sandbox import bubblewrap, processes
 from alcove.sandbox.attempts import Errand, Target
 from alcove.sandbox.berths import Berth, Berths
 from alcove.sandbox.plan import Rung
@@ -22,19 +23,33 @@ from alcove.sandbox.policy import SHARING, Policy
 from alcove.sandbox.spawner import Process, Spawner
 from alcove.sandbox.vector import GUARANTEES, RungReport, Vector
 
-RUNGS: Final[tuple[Rung, ...]] = ("userns", "landlock", "none")
+RUNGS: Final[tuple[Rung, ...]] = ("userns", "bwrap", "landlock", "none")
 _REMEDIES: Final[dict[Rung, str]] = {
     "userns": "allow user namespaces: sysctl user.max_user_namespaces above 0, kernel.unprivileged_userns_clone=1 and "
     "kernel.apparmor_restrict_unprivileged_userns=0 where they exist, and in a container a profile that lets it "
     "unshare and mount; the kernel has to be 5.12 or newer",
+    "bwrap": "install bubblewrap (apt-get install bubblewrap; 0.8 or newer), and let it make user namespaces: by "
+    "sysctl as for userns, or by an AppArmor profile for it alone",
     "landlock": "use a kernel from 5.13 on with Landlock among its security modules (lsm=landlock,...)",
     "none": "see the failure: not even an unconfined program could be started",
 }
 _BETTER: Final[dict[Rung, str]] = {
     "userns": "use a kernel with Landlock ABI 6 (6.12 or newer)",
+    "bwrap": "use a newer bubblewrap and kernel, or another rung",
     "landlock": "allow user namespaces, or run the server as root, so that each session gets a uid of its own",
     "none": "choose another rung: this one confines nothing",
 }
+# Modules without a package around them, by their names in it.
+_PROGRAM: Final = """
+import json, sys, types
+for name in ("alcove", "alcove.sandbox"):
+    sys.modules[name] = types.ModuleType(name)
+for name, text in {texts!r}.items():
+    module = sys.modules["alcove.sandbox." + name] = types.ModuleType("alcove.sandbox." + name)
+    setattr(sys.modules["alcove.sandbox"], name, module)
+    exec(compile(text, name, "exec"), module.__dict__)
+module.run(json.load(sys.stdin))
+"""
 _ANSWER: Final = msgspec.json.Decoder(dict[str, tuple[str, ...]])
 _TARGET: Final = msgspec.json.Decoder(Target)
 _REPORTS: Final = msgspec.json.Decoder(dict[str, tuple[RungReport, ...]])
@@ -76,7 +91,7 @@ def keep(cache: Path | None, key: str, reports: tuple[RungReport, ...]) -> None:
 
 def key(*, canary: Path | None, uids: bool) -> str:
     """Return what the probe's result depends on: boot, kernel, identity, place, and the code that confines."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(repr(bubblewrap.version()).encode())
     for file in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(file.read_bytes())
     return " ".join(
@@ -94,7 +109,7 @@ async def _neighbour(spawner: Spawner, berths: Berths, *, guarded: bool) -> Asyn
         except ConfigurationError:  # leased uids cannot get there, which each rung has to cope with by itself
             process = await _start(spawner, "none", berth._replace(uid=None), errand)
         try:
-            target = _TARGET.decode(await _line(process))
+            target = _TARGET.decode((await _answer(process))[0])
             own = os.getpid()
             target["processes"].append((own, processes.start_time(own) or 0))
             yield target
@@ -104,39 +119,93 @@ async def _neighbour(spawner: Spawner, berths: Berths, *, guarded: bool) -> Asyn
 
 
 async def _try(spawner: Spawner, rung: Rung, target: Target, berths: Berths) -> RungReport:
+    found = await _attack(spawner, rung, target, berths, nest=False)
+    if isinstance(found, AlcoveError):
+        remedy = found.remedy or _REMEDIES[rung]
+        return RungReport(rung=rung, available=False, vector=Vector(), holes={}, failure=found.message, remedy=remedy)
+    nested = await _attack(spawner, rung, target, berths, nest=True)
+    return RungReport(
+        rung=rung,
+        available=True,
+        vector=_vector(found),
+        holes={name: names for name, names in found.items() if names},
+        nested=Vector() if isinstance(nested, AlcoveError) else _vector(nested),
+        failure="",
+        remedy=_BETTER[rung] if any(found.values()) else "",
+    )
+
+
+async def _attack(
+    spawner: Spawner, rung: Rung, target: Target, berths: Berths, *, nest: bool
+) -> dict[str, tuple[str, ...]] | AlcoveError:
+    """Return by guarantee which attempts succeeded, or why nothing could be tried."""
     with berths.borrow() as berth:
         errand = Errand(folder=berth.folder, token="", target=target)
+        complaint = ""
         try:
-            process = await _start(spawner, rung, berth, errand)
-            answer = await _line(process)
+            process = await _start(spawner, rung, berth, errand, nest=nest)
+            answer, complaint = await _answer(process)
             await process.wait()
-            holes = _ANSWER.decode(answer)
+            return _ANSWER.decode(answer)
         except msgspec.MsgspecError:
-            return _unavailable(rung, "the probe gave no answer", "")
+            return LaunchError(f"the probe gave no answer: {complaint or 'nothing was said'}", step="program")
         except AlcoveError as error:
-            return _unavailable(rung, error.message, error.remedy)
-    vector = Vector(**{name: name in holes and not holes[name] for name in GUARANTEES})
-    found = {name: names for name, names in holes.items() if names}
-    remedy = _BETTER[rung] if found else ""
-    return RungReport(rung=rung, available=True, vector=vector, holes=found, failure="", remedy=remedy)
+            return error
 
 
-def _unavailable(rung: Rung, failure: str, remedy: str) -> RungReport:
-    remedy = remedy or _REMEDIES[rung]
-    return RungReport(rung=rung, available=False, vector=Vector(), holes={}, failure=failure, remedy=remedy)
+def _vector(holes: dict[str, tuple[str, ...]]) -> Vector:
+    return Vector(**{name: name in holes and not holes[name] for name in GUARANTEES})
 
 
-async def _start(spawner: Spawner, rung: Rung, berth: Berth, errand: Errand) -> Process:
-    policy = Policy(argv=("probe",), env={}, cwd=berth.folder, write=(berth.folder,), uid=berth.uid)
+async def _start(spawner: Spawner, rung: Rung, berth: Berth, errand: Errand, *, nest: bool = False) -> Process:
+    python, read = interpreter(berth.uid) if rung == "bwrap" else ("", ())
+    policy = Policy(
+        argv=(python, "-I", "-S", "-c", program()) if python else ("probe",),
+        env={},
+        cwd=berth.folder,
+        write=(berth.folder,),
+        read=read,
+        nest=nest,
+        uid=berth.uid,
+    )
+    policy.check_nest(rung)
     policy.check_reach(rung)
+    if python:  # another program stands between the launcher and the probe, which therefore has to be one itself
+        return await spawner.start(policy.plan(rung), msgspec.json.encode(errand))
     return await spawner.start(policy.plan(rung, errand=errand), b"")
 
 
-async def _line(process: Process) -> bytes:
-    text = b""
+def program() -> str:
+    """Return the probe as a program of its own: any Python runs it, with an errand as JSON on standard input."""
+    names = ("kernel", "processes", "attempts")
+    texts = {name: Path(__file__).with_name(f"{name}.py").read_text("utf-8") for name in names}
+    return _PROGRAM.format(texts=texts)
+
+
+def interpreter(uid: int | None) -> tuple[str, tuple[str, ...]]:
+    """Return a Python that a run may execute, and what has to be granted for it.
+
+    Raises:
+        ConfigurationError: The leased uid can get to none.
+    """
+    own = os.path.realpath(sys.executable)
+    folders = tuple({os.path.realpath(sys.base_prefix), os.path.dirname(own)})
+    try:
+        Policy(argv=("probe",), env={}, cwd="/", write=(), read=folders, uid=uid).check_reach("bwrap")
+    except ConfigurationError:
+        for path in ("/usr/bin/python3", "/usr/local/bin/python3"):
+            if os.access(path, os.X_OK):
+                return path, ()
+        raise
+    return own, folders
+
+
+async def _answer(process: Process) -> tuple[bytes, str]:
+    """Return the first line of output, and the first of errors."""
+    said = {"stdout": b"", "stderr": b""}
     async with contextlib.aclosing(process.output()) as output:
-        async for _, chunk in output:
-            text += chunk
-            if text.endswith(b"\n"):
+        async for stream, chunk in output:
+            said[stream] += chunk
+            if said["stdout"].endswith(b"\n"):
                 break
-    return text
+    return said["stdout"], said["stderr"].decode(errors="replace").strip().partition("\n")[0]

@@ -23,6 +23,11 @@ pidfd_getfd pivot_root process_madvise process_mrelease process_vm_readv process
 quotactl_fd reboot request_key setdomainname sethostname setns settimeofday statmount swapoff swapon sysfs syslog
 umount2 uselib userfaultfd ustat vhangup
 """
+# Of these, what a sandbox inside needs, and what a user namespace of its own makes harmless.
+_NESTING = """
+chroot fsconfig fsmount fsopen fspick mount mount_setattr move_mount open_tree open_tree_attr pivot_root setdomainname
+sethostname setns umount2
+"""
 # What a private IPC namespace makes harmless and a shared one does not.
 _IPC = """
 mq_getsetattr mq_notify mq_open mq_timedreceive mq_timedsend mq_unlink msgctl msgget msgrcv msgsnd semctl semget
@@ -47,12 +52,13 @@ _NO = (_RETURN, 0, 0, _ERROR | errno.EPERM)
 _ABSENT = (_RETURN, 0, 0, _ERROR | errno.ENOSYS)
 
 
-def build(*, sockets: bool, shared: bool) -> bytes:
+def build(*, sockets: bool, shared: bool, nest: bool = False) -> bytes:
     """Return the filter's program.
 
     Args:
         sockets: Whether sockets besides AF_UNIX may be made (TCP, UDP and the route netlink; never raw families).
         shared: Whether processes and IPC of others are in the same namespaces, so that they need to be fenced off.
+        nest: Whether the program may make namespaces and mounts of its own, for a sandbox inside this one.
 
     Raises:
         OSError: There is no filter for this machine's architecture.
@@ -60,9 +66,12 @@ def build(*, sockets: bool, shared: bool) -> bytes:
     if kernel.MACHINE not in kernel.ARCHITECTURES:
         raise OSError(errno.ENOSYS, f"no system-call filter for {kernel.MACHINE}")
     answers: dict[str, Filter] = {name: [_NO] for name in _DENIED.split()}
+    if nest:
+        answers = {name: answer for name, answer in answers.items() if name not in _NESTING.split()}
     answers["clone3"] = [_ABSENT]  # its flags are in memory, where no filter can look; libc falls back to clone
-    answers["clone"] = _refuse_bits(0, _NEW_NAMESPACES)
-    answers["unshare"] = _refuse_bits(0, _NEW_NAMESPACES | kernel.CLONE_NEWTIME)
+    if not nest:
+        answers["clone"] = _refuse_bits(0, _NEW_NAMESPACES)
+        answers["unshare"] = _refuse_bits(0, _NEW_NAMESPACES | kernel.CLONE_NEWTIME)
     answers["ioctl"] = _refuse_values(1, *_TERMINAL)
     answers["socket"] = _network() if sockets else _only(0, _AF_UNIX)
     if shared:

@@ -18,7 +18,7 @@ from alcove.sandbox.spawner import Process, Spawner
 from alcove.sandbox.vector import DEFAULT_MINIMUM, GUARANTEES, RungReport, Vector
 from alcove.workspaces import uids as numbers
 
-_ORDER: Final[tuple[Rung, ...]] = ("userns", "landlock")
+_ORDER: Final[tuple[Rung, ...]] = ("userns", "bwrap", "landlock")
 
 
 @final
@@ -55,7 +55,7 @@ class Sandbox:
     async def open(
         cls,
         *,
-        rung: Literal["auto", "userns", "landlock", "none"] = "auto",
+        rung: Literal["auto", "userns", "bwrap", "landlock", "none"] = "auto",
         minimum: frozenset[str] | None = None,
         canary: Path | None = None,
         uids: bool | None = None,
@@ -114,13 +114,17 @@ class Sandbox:
         """Return what the probe found out about every rung, best rung first."""
         return self._reports
 
-    def require(self) -> None:
-        """Refuse to run anything below the minimum.
+    def holds(self, *, nest: bool) -> Vector:
+        """Return what is guaranteed for a program; `nest` is as in `Policy`."""
+        return self._report.nested if nest and self.rung != "none" else self.vector
+
+    def require(self, *, nest: bool = False) -> None:
+        """Refuse to run anything below the minimum; `nest` is as in `Policy`.
 
         Raises:
             GuaranteeError: `details["missing"]` names the missing guarantees, comma-separated.
         """
-        missing = self.vector.missing(self.minimum)
+        missing = self.holds(nest=nest).missing(self.minimum)
         if not self._report.available:
             raise GuaranteeError(
                 f"this machine cannot confine runs by {self.rung}: {self._report.failure}",
@@ -169,7 +173,9 @@ class Sandbox:
             LaunchError: A step failed; `details["step"]` names it.
             ClosedError: The sandbox was closed.
         """
-        self.require()
+        if policy.nest:
+            policy.check_nest(self.rung)
+        self.require(nest=policy.nest)
         policy.check()
         if self.uids != (policy.uid is not None) and self.rung != "none":
             raise ConfigurationError(

@@ -84,7 +84,11 @@ class Process:
             self.close()
 
     async def wait(self) -> Exit:
-        """Return how the program ended, once nothing of its tree is left. Its output has to be read meanwhile."""
+        """Return how the program ended, once nothing of its tree is left. Its output has to be read meanwhile.
+
+        Raises:
+            LaunchError: Bubblewrap never came to start it; what it said is in the output.
+        """
         return await asyncio.shield(self._ended)
 
     async def kill(self, grace_s: float = 0) -> None:
@@ -142,6 +146,12 @@ class Process:
         if not self._started.done():
             self._started.set_exception(error)
 
+    def void(self, error: Exception) -> None:
+        """Note that it turned out never to have started, and that nothing is left of the tree."""
+        if not self._ended.done():
+            self._ended.set_exception(error)
+            self._ended.exception()  # whoever waits gets it; nobody has to
+
     def end(self, how: Exit) -> None:
         """Note that nothing is left of the tree."""
         if not self._ended.done():
@@ -183,7 +193,7 @@ class Spawner:
         """
         await self._ensure()
         self._orders += 1
-        order = Order(id=self._orders, rung=plan["rung"], network=plan["network"], uid=plan["uid"])
+        order = Order(id=self._orders, rung=plan["rung"], network=plan["network"], nest=plan["nest"], uid=plan["uid"])
         mine: list[int] = []
         theirs: list[int] = []
         try:
@@ -280,7 +290,9 @@ class Spawner:
             process.begin(message["started"], message["start_time"], self._boot_id)
             return
         del self._runs[message["id"]]
-        if "failed" in message:
+        if "void" in message:
+            process.void(_error(message["void"]))
+        elif "failed" in message:
             process.fail(_error(message["failed"]))
         else:
             process.end(_exit(message["ended"]))

@@ -7,7 +7,8 @@ and by their parent-death signals so do all trees.
 Messages are JSON, one per datagram. To it: an `Order` with four descriptors (plan, stdin, stdout, stderr), and
 `{WORD: id}`: `ask` sends the program SIGTERM, `kill` has the supervisor end the tree, `force` kills the supervisor.
 From it: `{"ready": pid}`, and for each order either `{"id", "failed": Failure}`, or `{"id", "started": pid,
-"start_time"}` and later `{"id", "ended": exit code or None}`.
+"start_time"}` and later `{"id", "ended": exit code or None}`, or `{"id", "void": Failure}` when it turned out that
+the program was never reached.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from alcove.sandbox import kernel, launcher, namespaces, processes, supervisor
 from alcove.sandbox.plan import Failure, Kind, Network, Order, Rung
 
 _MESSAGE_BYTES = 64 * 1024
-_Make = tuple[Rung, Network, range]  # what a supervisor is made ready for: its kind, and the uids mapped
+_Make = tuple[Rung, Network, bool, range]  # what a supervisor is made ready for: its kind, and the uids mapped
 
 
 class _Run:
@@ -105,7 +106,7 @@ class _Spawner:
 
     def _start(self, order: Order, descriptors: list[int]) -> None:
         leased = namespaces.uids(order["uid"]) if order["rung"] == "userns" else range(0)
-        make = (order["rung"], order["network"], leased)
+        make = (order["rung"], order["network"], order["nest"], leased)
         if self._spare and self._spare.make == make:
             run, self._spare = self._spare, None
         else:
@@ -126,8 +127,8 @@ class _Spawner:
 
     def _make(self, make: _Make) -> _Run:
         """Start a supervisor that makes everything ready for a run of that kind."""
-        rung, network, leased = make
-        kind = Kind(rung=rung, network=network)
+        rung, network, nest, leased = make
+        kind = Kind(rung=rung, network=network, nest=nest)
         report, theirs = os.pipe()
         channel, other = socket.socketpair()
         try:
@@ -202,7 +203,9 @@ class _Spawner:
             run.channel.close()
             self._spare = None if self._spare is run else self._spare
         elif run.started:
-            self._tell({"id": run.id, "ended": int(ended) if ended else None})
+            failed = any(line.startswith("failed ") for line in lines)
+            told = {"void": _failure(lines, ended, status)} if failed else {"ended": int(ended) if ended else None}
+            self._tell({"id": run.id, **told})
         else:
             self._tell({"id": run.id, "failed": _failure(lines, ended, status)})
 

@@ -17,7 +17,7 @@ import signal
 import socket
 from typing import NoReturn
 
-from alcove.sandbox import kernel, launcher, namespaces, processes
+from alcove.sandbox import bubblewrap, kernel, launcher, namespaces, processes
 from alcove.sandbox.plan import Kind, keep_only, read_plan
 
 _SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1)
@@ -78,13 +78,34 @@ def _serve(kind: Kind, channel: socket.socket, report: int) -> None:
     uid = None if alone else read_plan(descriptors[0])["uid"]
     keep_only(account, report)  # not even the program's output: that has to end when the program closes it
     _drop(alone=alone)
-    said = b"".join(iter(lambda: os.read(account, 4096), b""))
-    os.write(report, said + b"started\n" if said.endswith(b"step program\n") else said)
-    status = _attend(program)
+    wrapped = kind["rung"] == "bwrap"
+    said = _hear(account, wrapped=wrapped)
+    began = bubblewrap.child(said) if wrapped else program if said.endswith(b"step program\n") else None
+    told = said.partition(b"{")[0] if wrapped else said
+    os.write(report, told + b"started\n" if began else told)
+    status = _attend(program, began or program)
     if not alone:
         processes.end_descendants(uid=uid)
-    if status is not None:
-        os.write(report, f"exit {os.waitstatus_to_exitcode(status)}\n".encode())
+    if status is None:
+        return
+    code = os.waitstatus_to_exitcode(status)
+    if wrapped and began and code >= 0:
+        said += b"".join(iter(lambda: os.read(account, 4096), b""))
+        ended = bubblewrap.ended(said)
+        if ended is None:
+            os.write(report, b"step bubblewrap\nfailed 0 it did not get to the program; see its standard error\n")
+        code = code if ended is None else ended
+    os.write(report, f"exit {code}\n".encode())
+
+
+def _hear(account: int, *, wrapped: bool) -> bytes:
+    """Read what becomes of the start: to the end, or as far as bubblewrap has a child, for it keeps the account."""
+    said = b""
+    while chunk := os.read(account, 4096):
+        said += chunk
+        if wrapped and bubblewrap.child(said) is not None:
+            break
+    return said
 
 
 def _drop(*, alone: bool) -> None:
@@ -94,14 +115,20 @@ def _drop(*, alone: bool) -> None:
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
 
 
-def _attend(program: int) -> int | None:
-    """Reap until the program ends, and return its status; None when the tree is to be ended now."""
+def _attend(program: int, began: int) -> int | None:
+    """Reap until the program ends, and return its status; None when the tree is to be ended now.
+
+    `began` is the program itself, or the first process of bubblewrap's view, below which that is.
+    """
     while True:
         number = signal.sigwaitinfo(_SIGNALS).si_signo
         if number == signal.SIGTERM:
             return None
         if number == signal.SIGUSR1:
-            os.kill(program, signal.SIGTERM)
+            below = [pid for pid, one in processes.descendants(began).items() if one.parent == began]
+            asked = program if began == program else next(iter(below), program)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(asked, signal.SIGTERM)
             continue
         while (reaped := os.waitpid(-1, os.WNOHANG))[0]:
             if reaped[0] == program:

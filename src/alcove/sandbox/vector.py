@@ -44,11 +44,13 @@ class Vector(msgspec.Struct, frozen=True, kw_only=True):
 class RungReport(msgspec.Struct, frozen=True, kw_only=True):
     """What the probe found out about one rung on this machine."""
 
-    rung: Literal["userns", "landlock", "none"]
+    rung: Literal["userns", "bwrap", "landlock", "none"]
     available: bool
     vector: Vector
     holes: dict[str, tuple[str, ...]]
     """By guarantee, the attempts that succeeded."""
+    nested: Vector = Vector()
+    """What holds for a program that may put a sandbox of its own inside."""
     failure: str
     """Why a confined start failed, `''` when it did not."""
     remedy: str

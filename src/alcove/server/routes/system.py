@@ -61,6 +61,7 @@ class RungView(msgspec.Struct, frozen=True, kw_only=True):
         rung: Its name.
         available: Whether runs could be confined by it.
         guarantees: Each, and whether it holds.
+        nested: The same for a program that may put a sandbox of its own inside (`inner_sandbox = "nest"`).
         holes: By guarantee, the attempts of the probe that succeeded.
         failure: Why a confined start failed, empty when it did not.
         remedy: What would make it available or complete.
@@ -69,6 +70,7 @@ class RungView(msgspec.Struct, frozen=True, kw_only=True):
     rung: str
     available: bool
     guarantees: dict[str, bool]
+    nested: dict[str, bool]
     holes: dict[str, tuple[str, ...]]
     failure: str
     remedy: str
@@ -141,6 +143,7 @@ async def isolation(call: Call) -> Isolation:
             rung=report.rung,
             available=report.available,
             guarantees=msgspec.structs.asdict(report.vector),
+            nested=msgspec.structs.asdict(report.nested),
             holes=report.holes,
             failure=report.failure,
             remedy=report.remedy,

@@ -1,0 +1,133 @@
+"""The view of a run on the rung `bwrap`: the one that `namespaces` makes, said in the words of bubblewrap.
+
+Runs in the warm spawner and its children: standard library only. Bubblewrap is run as the run's own uid, and needs to
+be allowed user namespaces, or to be setuid. It gets its arguments by a descriptor, so that no list of processes shows
+them, and reports on another: first that it has made a child, last how the program ended, if that was ever started.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+
+from alcove import limits
+from alcove.sandbox import system
+from alcove.sandbox.plan import Plan
+
+PLACES = ("/usr/bin/bwrap", "/usr/local/bin/bwrap", "/bin/bwrap")
+NO_NETWORK = {"/etc/hosts": "127.0.0.1\tlocalhost alcove\n::1\tlocalhost\n", "/etc/resolv.conf": ""}
+_LINKS = {"/etc/mtab": "/proc/self/mounts", "/var/tmp": "/tmp"}
+
+
+def command(plan: Plan, program: bytes, report: int) -> tuple[str, list[str]]:
+    """Return what is to be executed, with an empty environment: a path and its arguments.
+
+    Its descriptors are inherited, and closed by bubblewrap before it starts the program.
+
+    Args:
+        plan: What the run may touch.
+        program: The system-call filter.
+        report: Where bubblewrap says what becomes of it.
+
+    Raises:
+        OSError: There is no bubblewrap here, or there is no such program in the view.
+    """
+    found = version()
+    if found is None:
+        raise OSError(errno.ENOENT, "bubblewrap is not installed", PLACES[0])
+    for tree in (*plan["read"], *plan["write"]):
+        os.stat(tree)  # bubblewrap would say it on standard error only
+    arguments = [*_namespaces(plan), *_files(plan), "--chdir", plan["cwd"], "--clearenv"]
+    for name, value in plan["env"].items():
+        arguments += ("--setenv", name, value)
+    arguments += ("--seccomp", str(_memory(program)), "--json-status-fd", str(report))
+    os.set_inheritable(report, True)
+    given = _memory(b"".join(os.fsencode(one) + b"\0" for one in arguments))
+    return found[0], ["bwrap", "--args", str(given), "--", *plan["argv"]]
+
+
+def version() -> tuple[str, int, int] | None:
+    """Return what changes when bubblewrap does: where it is, its size and its time; None when it is not installed."""
+    for place in PLACES:
+        if os.access(place, os.X_OK):
+            found = os.stat(place)
+            return place, found.st_size, found.st_mtime_ns
+    return None
+
+
+def find(plan: Plan) -> None:
+    """See that the view has the program, which bubblewrap would only say when it is too late to tell it from an answer.
+
+    Raises:
+        OSError: It has none, or it cannot be executed.
+    """
+    program = plan["argv"][0]
+    folders = plan["env"].get("PATH", os.defpath).split(":")
+    paths = [program] if "/" in program else [f"{folder or '.'}/{program}" for folder in folders]
+    shown = (*system.readable(view=True, network=True), *plan["read"], *plan["write"])
+    refused = errno.ENOENT
+    for path in paths:
+        real = os.path.join(plan["cwd"], path)
+        if not any(f"{one}/".startswith(f"{folder}/") for one in (real, os.path.realpath(real)) for folder in shown):
+            continue
+        if os.access(real, os.X_OK) and not os.path.isdir(real):
+            return
+        if os.path.exists(real):
+            refused = errno.EACCES
+    raise OSError(refused, os.strerror(refused), program)
+
+
+def child(report: bytes) -> int | None:
+    """Return the pid of the first process in the view, which is said as soon as there is one."""
+    return next((said["child-pid"] for said in _said(report) if "child-pid" in said), None)
+
+
+def ended(report: bytes) -> int | None:
+    """Return how the program ended, a signal as its negative number; None when it was never started.
+
+    Bubblewrap tells both as a shell does, so an exit with 128 and more, as far as there are signals, is taken for one.
+    """
+    code = next((said["exit-code"] for said in _said(report) if "exit-code" in said), None)
+    return 128 - code if code is not None and 128 < code < 128 + signal.NSIG else code
+
+
+def _said(report: bytes) -> list[dict[str, int]]:
+    return [json.loads(line) for line in report.splitlines(keepends=True) if line[:1] == b"{" and line[-1:] == b"\n"]
+
+
+def _namespaces(plan: Plan) -> list[str]:
+    words = ["--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", "alcove"]
+    words += ["--new-session", "--die-with-parent"]
+    return [*words, "--unshare-net"] if plan["network"] == "none" else words
+
+
+def _files(plan: Plan) -> list[str]:
+    """Return the arguments that make the file system: parents before what is in them."""
+    shown = system.readable(view=True, network=plan["network"] == "host")
+    links = _LINKS | {path: system.LINKS[path] for path in shown if path in system.LINKS}
+    words = ["--proc", "/proc", "--dev", "/dev", "--dir", "/run"]
+    words += _tmpfs("/tmp", limits.RUN_TMP_BYTES) + _tmpfs("/dev/shm", limits.RUN_SHM_BYTES)
+    for path in shown:
+        if path not in links and os.path.exists(path):
+            words += ("--ro-bind", path, path)
+    for path, target in links.items():
+        words += ("--symlink", target, path)
+    texts = plan["files"] | (NO_NETWORK if plan["network"] == "none" else {})
+    for path, text in texts.items():
+        words += ("--perms", "0644", "--file", str(_memory(text.encode(errors="surrogateescape"))), path)
+    for path, word in sorted([(path, "--ro-bind") for path in plan["read"]] + [(p, "--bind") for p in plan["write"]]):
+        words += (word, path, path)
+    return [*words, "--remount-ro", "/dev", "--remount-ro", "/"]
+
+
+def _tmpfs(path: str, size_bytes: int) -> list[str]:
+    return ["--perms", "1777", "--size", str(size_bytes), "--tmpfs", path]
+
+
+def _memory(content: bytes) -> int:
+    descriptor = os.memfd_create("bubblewrap", 0)
+    os.write(descriptor, content)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
