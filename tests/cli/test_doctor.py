@@ -13,7 +13,7 @@ import pytest
 
 from cli.conftest import Run, loaded
 
-GUARANTEES = {"file_read", "file_write", "metadata", "processes", "signals", "network", "ipc"}
+GUARANTEES = {"file_read", "file_write", "metadata", "processes", "signals", "network", "ipc", "limits", "quota"}
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ async def test_a_grant_that_would_show_the_installation_leaves_nothing(folder: P
 async def test_a_machine_below_the_minimum_runs_nothing(
     hub: Alcove, session: Handle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(sandbox: Sandbox) -> None:
+    def refuse(sandbox: Sandbox, **_: object) -> None:
         raise GuaranteeError("this machine cannot", remedy="lower the minimum", missing="metadata")
 
     monkeypatch.setattr(Sandbox, "require", refuse)

@@ -254,3 +254,24 @@ async def test_fifty_programs_run_at_once(opened: Callable[..., Any], confined: 
     outcomes = await asyncio.gather(*(world.shell(f"echo {n}; exit {n}") for n in range(50)))
     assert [outcome.exit.code for outcome in outcomes] == list(range(50))
     assert [outcome.stdout for outcome in outcomes] == [f"{n}\n".encode() for n in range(50)]
+
+
+async def test_a_spawner_without_descriptors_says_so_and_goes_on(
+    opened: Callable[..., Any], broken: Callable[[str], Spawner], rung: Rung
+) -> None:
+    world: World = await opened(rung)
+    code = """
+import os
+real, tried = os.pidfd_open, []
+def fail(pid, flags=0):
+    tried.append(pid)
+    if len(tried) in (2, 3): raise OSError(24, 'Too many open files')
+    return real(pid, flags)
+os.pidfd_open = fail
+"""
+    spawner = broken(code)
+    for _ in range(2):
+        assert (await refused(world, spawner)).details == {"step": "clone", "errno": 24}
+    await until(lambda: not processes.descendants(spawner.pid or 0))  # not even a zombie
+    process = await spawner.start(world.policy("/bin/true").plan(rung), b"")
+    assert (await finish(process)).exit == Exit(code=0, signal=None)

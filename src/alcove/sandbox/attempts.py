@@ -8,6 +8,7 @@ are. A neighbour runs on the rung `none`, as an unprotected session would.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import resource
@@ -38,6 +39,9 @@ class Errand(TypedDict):
     token: str
     target: Target | None
 
+
+PROCESSES, MEMORY_BYTES, DISK_BYTES = 32, 24 << 20, 2 << 20
+"""What a probe is given; it tries to take more."""
 
 SECRET, MOVABLE, REMOVABLE, SOCKET = "secret", "movable", "removable", "socket"
 
@@ -209,6 +213,52 @@ def _socket_of(target: Target) -> str:
     return f"/proc/self/fd/{os.open(target['folder'], os.O_PATH)}/{SOCKET}"
 
 
+def _in_child(work: Callable[[], object]) -> Callable[[Target], object]:
+    """Try it in a process of its own, which may be ended for it."""
+
+    def try_it(_: Target) -> None:
+        if child := os.fork():
+            if os.waitpid(child, 0)[1]:
+                raise OSError(errno.EPERM, "it was stopped")
+            return
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+
+    return try_it
+
+
+def _multiply() -> None:
+    children: list[int] = []
+    try:
+        for _ in range(PROCESSES + 8):
+            child = os.fork()
+            if not child:
+                signal.pause()
+            children.append(child)
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+
+def _take_memory() -> None:
+    taken = bytearray(MEMORY_BYTES + MEMORY_BYTES // 2)
+    for at in range(0, len(taken), 4096):
+        taken[at] = 1
+
+
+def _fill_disk() -> None:
+    try:
+        with open("filling", "wb") as file:
+            file.writelines(bytes(1 << 20) for _ in range(2 * DISK_BYTES >> 20))
+    finally:
+        os.unlink("filling")
+
+
 ATTEMPTS: dict[str, dict[str, Callable[[Target], object]]] = {
     "file_read": {
         "read": _on_file(SECRET, mode="r"),
@@ -252,4 +302,6 @@ ATTEMPTS: dict[str, dict[str, Callable[[Target], object]]] = {
         "attach shared memory": lambda target: kernel.call("shmat", target["sysv"], None, 0x1000),  # SHM_RDONLY
         "open shared memory": lambda target: os.stat(target["posix"]) and os.open(target["posix"], os.O_RDONLY),
     },
+    "limits": {"make more processes": _in_child(_multiply), "take more memory": _in_child(_take_memory)},
+    "quota": {"write more": _in_child(_fill_disk)},
 }

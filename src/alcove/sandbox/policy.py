@@ -117,7 +117,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
             write=list(self.write),
             read=[path for path in self.read if path not in self.write],
             files=self._accounts() if alone else {},
-            limits=self._limits(alone=alone),
+            limits=self._limits(rung),
             errand=errand,
         )
 
@@ -154,9 +154,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
             "/etc/group": f"root:x:0:\n{group}nogroup:x:65534:\n",
         }
 
-    def _limits(self, *, alone: bool) -> dict[str, int]:
+    def _limits(self, rung: Rung) -> dict[str, int]:
         bounds = {"CORE": 0, "NOFILE": self.open_files, "FSIZE": self.file_size_bytes}
-        if alone or self.uid is not None:
+        # By uid. Bubblewrap makes its namespace after this, so without a leased one all that the user runs counts.
+        if rung == "userns" or self.uid is not None:
             bounds["NPROC"] = self.processes
         return bounds
 

@@ -14,8 +14,9 @@ from typing import Final
 
 import msgspec
 
+from alcove import limits
 from alcove.errors import AlcoveError, ConfigurationError, LaunchError
-from alcove.sandbox import bubblewrap, processes
+from alcove.sandbox import attempts, bubblewrap, processes
 from alcove.sandbox.attempts import Errand, Target
 from alcove.sandbox.berths import Berth, Berths
 from alcove.sandbox.plan import Rung
@@ -50,6 +51,7 @@ for name, text in {texts!r}.items():
     exec(compile(text, name, "exec"), module.__dict__)
 module.run(json.load(sys.stdin))
 """
+_LIMITED: Final = {"limits", "quota"}  # what no rung changes
 _ANSWER: Final = msgspec.json.Decoder(dict[str, tuple[str, ...]])
 _TARGET: Final = msgspec.json.Decoder(Target)
 _REPORTS: Final = msgspec.json.Decoder(dict[str, tuple[RungReport, ...]])
@@ -131,7 +133,7 @@ async def _try(spawner: Spawner, rung: Rung, target: Target, berths: Berths) -> 
         holes={name: names for name, names in found.items() if names},
         nested=Vector() if isinstance(nested, AlcoveError) else _vector(nested),
         failure="",
-        remedy=_BETTER[rung] if any(found.values()) else "",
+        remedy=_BETTER[rung] if any(names for name, names in found.items() if name not in _LIMITED) else "",
     )
 
 
@@ -167,6 +169,7 @@ async def _start(spawner: Spawner, rung: Rung, berth: Berth, errand: Errand, *, 
         read=read,
         nest=nest,
         uid=berth.uid,
+        processes=attempts.PROCESSES if errand["target"] else limits.RUN_PROCESSES,
     )
     policy.check_nest(rung)
     policy.check_reach(rung)

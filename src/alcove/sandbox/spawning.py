@@ -136,7 +136,12 @@ class _Spawner:
             pid = kernel.clone(namespaces.flags(kind) if rung == "userns" else 0)
             if not pid:
                 supervisor.supervise(kind, other, theirs)
-            run = _Run(make, pid, channel, report)
+            try:
+                run = _Run(make, pid, channel, report)
+            except OSError:  # no descriptor is left to watch it by
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                raise
         except OSError:
             channel.close()
             os.close(report)

@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
-Guarantee = Literal["file_read", "file_write", "metadata", "processes", "signals", "network", "ipc"]
+Guarantee = Literal["file_read", "file_write", "metadata", "processes", "signals", "network", "ipc", "limits", "quota"]
 
 GUARANTEES: Final[dict[str, str]] = {
     "file_read": "another session's files cannot be read or listed",
@@ -16,6 +16,8 @@ GUARANTEES: Final[dict[str, str]] = {
     "signals": "processes of other sessions and of the server cannot be signalled",
     "network": "a run without network reaches no network, not even this machine's",
     "ipc": "sockets and shared memory of other sessions cannot be reached",
+    "limits": "a run cannot take more memory and processes than it was given",
+    "quota": "a run cannot fill the disk of the others",
 }
 
 DEFAULT_MINIMUM: Final = frozenset({"file_read", "file_write", "metadata", "processes", "signals"})
@@ -31,6 +33,8 @@ class Vector(msgspec.Struct, frozen=True, kw_only=True):
     signals: bool = False
     network: bool = False
     ipc: bool = False
+    limits: bool = False
+    quota: bool = False
 
     def missing(self, minimum: frozenset[str]) -> tuple[str, ...]:
         """Return the guarantees of `minimum` that do not hold, in the order of `GUARANTEES`."""
