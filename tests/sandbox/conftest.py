@@ -281,6 +281,9 @@ async def target(opened: Callable[..., Any], server: int) -> AsyncIterator[dict[
         PYTHON, "-I", "-S", "-c", ATTACKS, folder, uid=uid, cwd=folder, write=(folder,), network="host"
     )
     said = json.loads(await line(process))
-    yield {**said, "server": server}
+    private = world.base / "alcove.db"
+    private.write_text("of the server")
+    private.chmod(0o600)
+    yield {**said, "server": server, "private": str(private)}
     assert processes_with(folder), "an attack ended the neighbour"
     os.unlink(said["posix"])

@@ -66,7 +66,7 @@ async def probe(spawner: Spawner, berths: Berths) -> tuple[RungReport, ...]:
     """
     reports: list[RungReport] = []
     for rung in RUNGS:
-        async with _neighbour(spawner, berths, guarded=rung in SHARING) as target:
+        async with neighbour(spawner, berths, guarded=rung in SHARING) as target:
             reports.append(await _try(spawner, rung, target, berths))
     return tuple(reports)
 
@@ -102,8 +102,14 @@ def key(*, canary: Path | None, uids: bool) -> str:
 
 
 @contextlib.asynccontextmanager
-async def _neighbour(spawner: Spawner, berths: Berths, *, guarded: bool) -> AsyncGenerator[Target]:
-    """A session that is not protected, with a file, a process, sockets and shared memory, and the server's process."""
+async def neighbour(spawner: Spawner, berths: Berths, *, guarded: bool) -> AsyncGenerator[Target]:
+    """A session that nothing protects, with files, a process, sockets and shared memory; and this process.
+
+    Args:
+        spawner: Starts it.
+        berths: Where it lives.
+        guarded: Whether its folder is guarded, as in `workspaces.ensure`.
+    """
     with berths.borrow(guarded=guarded) as berth:
         errand = Errand(folder=berth.folder, token=f"alcove-{secrets.token_hex(8)}", target=None)
         try:
