@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -36,10 +37,15 @@ def library() -> Numbers:
     return {"import_ms": imported - bare, "scratch_ms": scratch - bare, "help_ms": told}
 
 
-async def confined(rung: Literal["userns", "landlock", "none"], starts: int = 100) -> float:
-    """The median time from spawn to the end of `/bin/true`, in milliseconds."""
+Rung = Literal["userns", "bwrap", "landlock", "none"]
+
+
+@contextlib.asynccontextmanager
+async def starting(rung: Rung):
+    """Yield a sandbox and a policy for `/bin/true` in a session of its own."""
     from alcove.sandbox.policy import Policy
     from alcove.sandbox.service import Sandbox
+    from alcove.workspaces.base import settle
 
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
@@ -48,30 +54,85 @@ async def confined(rung: Literal["userns", "landlock", "none"], starts: int = 10
         own = base / "own"
         own.mkdir(mode=0o700)
         uid = 1_900_000_000 if os.geteuid() == 0 and rung != "none" else None
-        if uid:
-            os.chown(own, uid, uid)
         sandbox = await Sandbox.open(rung=rung, minimum=frozenset(), canary=base, cache=Path(folder) / "probes")
-        policy = Policy(argv=("/bin/true",), env={"PATH": "/usr/bin:/bin"}, cwd=str(own), write=(str(own),), uid=uid)
+        opened = os.open(own, os.O_RDONLY)
+        settle(opened, uid, guarded=sandbox.guarded)
+        os.close(opened)
+        yield (
+            sandbox,
+            Policy(argv=("/bin/true",), env={"PATH": "/usr/bin:/bin"}, cwd=str(own), write=(str(own),), uid=uid),
+        )
+        await sandbox.close()
+
+
+async def once(sandbox, policy) -> None:
+    """From spawn to end."""
+    process = await sandbox.spawn(policy)
+    async for _ in process.output():
+        pass
+    ended = await process.wait()
+    assert ended.code == 0, ended
+
+
+async def confined(rung: Rung, starts: int = 100) -> float:
+    """The median time from spawn to the end of `/bin/true`, in milliseconds."""
+    async with starting(rung) as (sandbox, policy):
         times: list[float] = []
         for _ in range(starts):
             started = time.perf_counter()
-            process = await sandbox.spawn(policy)
-            async for _ in process.output():
-                pass
-            ended = await process.wait()
+            await once(sandbox, policy)
             times.append(time.perf_counter() - started)
-            assert ended.code == 0, ended
-        await sandbox.close()
+    return statistics.median(times) * 1000
+
+
+async def at_once(rung: Rung, starts: int = 50, rounds: int = 5) -> float:
+    """Starts of `/bin/true` a second, so many at a time."""
+    async with starting(rung) as (sandbox, policy):
+        times: list[float] = []
+        for _ in range(rounds):
+            started = time.perf_counter()
+            await asyncio.gather(*(once(sandbox, policy) for _ in range(starts)))
+            times.append(time.perf_counter() - started)
+    return starts / statistics.median(times)
+
+
+def descriptors() -> set[int]:
+    """Those open in this process, without the one that it takes to look."""
+    return {int(name) for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")}
+
+
+async def plain_bubblewrap(starts: int = 100) -> float:
+    """The median time of bubblewrap started by hand with the same view, in milliseconds."""
+    from alcove.sandbox import bubblewrap, seccomp
+
+    async with starting("bwrap") as (_, policy):
+        times: list[float] = []
+        for _ in range(starts):
+            reader, writer = os.pipe()
+            before = descriptors()
+            path, argv = bubblewrap.command(policy.plan("bwrap"), seccomp.build(sockets=True, shared=False), writer)
+            made = descriptors() - before
+            started = time.perf_counter()
+            subprocess.run(
+                argv, executable=path, env={}, pass_fds=(*made, writer), user=policy.uid, group=policy.uid, check=True
+            )
+            times.append(time.perf_counter() - started)
+            for number in (*made, reader, writer):
+                os.close(number)
     return statistics.median(times) * 1000
 
 
 def sandbox() -> Numbers:
     """What confinement adds to the start of a program."""
     plain = asyncio.run(confined("none"))
-    return {
+    numbers = {
         "userns_ms": asyncio.run(confined("userns")) - plain,
         "landlock_ms": asyncio.run(confined("landlock")) - plain,
+        "userns_per_s": asyncio.run(at_once("userns")),
     }
+    if shutil.which("bwrap"):
+        numbers["bwrap_ratio"] = asyncio.run(confined("bwrap")) / asyncio.run(plain_bubblewrap())
+    return numbers
 
 
 @contextlib.contextmanager

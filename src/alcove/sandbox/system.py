@@ -11,12 +11,14 @@ import os
 SYSTEM = ("/bin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/sbin", "/usr")
 # To start, to resolve names, to check certificates; nothing that could hold a secret.
 _ETC = """
-alternatives bash.bashrc fonts java-11-openjdk java-17-openjdk java-21-openjdk ld.so.cache localtime mime.types
-nsswitch.conf os-release perl php pki/ca-trust pki/tls/cert.pem pki/tls/certs profile profile.d protocols python3
-services ssl/certs ssl/openssl.cnf terminfo timezone
+alpine-release alternatives bash.bashrc debian_version fonts java-11-openjdk java-17-openjdk java-21-openjdk
+ld.so.cache localtime lsb-release mime.types nsswitch.conf os-release perl php pki/ca-trust pki/tls/cert.pem
+pki/tls/certs profile profile.d protocols python3 redhat-release services ssl/certs ssl/openssl.cnf system-release
+terminfo timezone
 """
 _NETWORK = ("/etc/hosts", "/etc/resolv.conf")
-# Where the machine's own /etc is visible. Git takes a file that it sees and may not read for a fault, and ends.
+# Where the machine's own /etc is visible. Git takes a file that it sees and may not read for a fault, and ends; pip
+# does so with the files that tell the distribution.
 _VISIBLE = ("/etc/gitconfig", "/etc/group", "/etc/passwd", *_NETWORK)
 
 DEVICES = ("/dev/full", "/dev/null", "/dev/random", "/dev/tty", "/dev/urandom", "/dev/zero")
