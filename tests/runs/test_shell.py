@@ -192,5 +192,12 @@ async def test_what_a_run_may_touch_is_frozen_with_its_digest(hub: Alcove, sessi
     assert run.digest == hashlib.sha256(run.authority_json.encode()).hexdigest()
     assert authority["network"] == "none"
     assert authority["write"][0] == str(folder / session.id)
-    assert run.rung in {"userns", "landlock"}
+    assert run.rung in {"userns", "bwrap", "landlock"}
     assert json.loads(run.guarantees_json)["file_read"] is True
+
+
+async def test_what_a_run_opened_of_its_folders_is_closed_when_it_ends(session: Handle, folder: Path) -> None:
+    await session.chat("chmod -R 777 . ~; mkdir -m 777 below; echo kept > below/file; true")
+    assert (folder / session.id).stat().st_mode & 0o007 == 0
+    assert (folder.parent / ".alcove" / "homes" / session.id).stat().st_mode & 0o007 == 0
+    assert (folder / session.id / "below" / "file").read_text() == "kept\n"

@@ -133,7 +133,7 @@ class Workshop:
         )
         policy.check_nest(sandbox.rung)
         policy.check()
-        program = _Program(sandbox, session_id, agent, invocation.stdin, policy, folder, self.door)
+        program = _Program(sandbox, session_id, agent, invocation.stdin, policy, folder, self.door, self._workspaces)
         authority = for_program(agent.name, invocation, write, timeout_s)
         await asyncio.to_thread(folder.make, owner=uid)
         return self._job(authority, program.run, look, program.clean)
@@ -252,7 +252,9 @@ class _Program:
         policy: Policy,
         folder: RunFolder,
         door: Door | None,
+        workspaces: Workspaces,
     ) -> None:
+        self._workspaces = workspaces
         self._sandbox = sandbox
         self._session_id = session_id
         self._agent = agent
@@ -291,8 +293,9 @@ class _Program:
         return answer, code
 
     async def clean(self) -> None:
-        """Remove the run's own folder."""
+        """Remove the run's own folder, and close to everybody else what it may have opened of the session's."""
         await asyncio.to_thread(self._folder.remove)
+        await self._workspaces.settle(self._session_id, guarded=self._sandbox.guarded)
 
     async def _open_door(self, run_id: str) -> Callable[[], Awaitable[None]] | None:
         if self._door is None:

@@ -89,6 +89,12 @@ class Workspaces:
             raise SessionNotFoundError(f"there is no session {session_id}", field="session_id", session_id=session_id)
         return uid or None
 
+    async def settle(self, session_id: str, *, guarded: bool = False) -> None:
+        """Put owners and modes of a session's folders right, which its programs may have changed; makes none."""
+        uid = await self._database.read(queries.find, session_id)
+        if uid is not None and self._base.exists(session_id) and self.home(session_id).exists():
+            await asyncio.to_thread(self._make, session_id, uid or None, guarded)
+
     async def list_files(self, session_id: str) -> Listing:
         """Return every file of a workspace, recursively, sorted by path; without a folder there are none."""
         if not self._base.exists(session_id):
