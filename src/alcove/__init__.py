@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # as type checkers take it; `typing` would be most of what this takes to load
 if TYPE_CHECKING:
     from alcove.errors import (
         AgentNotFoundError as AgentNotFoundError,

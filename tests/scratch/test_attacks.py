@@ -163,8 +163,8 @@ def test_a_tree_deeper_than_any_recursion_and_longer_than_any_path_goes(root: Pa
 
 UNREADABLE = """
 import os, alcove.scratch as s
+from pathlib import Path  # before the uid changes: the interpreter's own folder may be private
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
-from pathlib import Path
 old = Path("a-sessions/old"); (old / "in" / "er").mkdir(parents=True); (old / "in" / "file").write_text("x")
 for one in (old / "in" / "file", old / "in" / "er", old / "in", old): os.utime(one, (0, 0))
 os.chmod(old / "in" / "er", 0); os.chmod(old / "in", 0); os.chmod(old, 0)

@@ -61,7 +61,10 @@ def ls(app: str, root: str | None, as_json: bool) -> None:
     except folders.ScratchError as error:
         raise _refused(error) from error
     if as_json:
-        rows = [{**folder._asdict(), "path": str(folder.path)} for folder in found]
+        rows = [
+            {"trace_id": one.trace_id, "path": str(one.path), "active_at": one.active_at, "in_use": one.in_use}
+            for one in found
+        ]
         output.write_json({"folders": rows})
         return
     now = seconds(SystemClock().now())

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from pathlib import Path
-from typing import Final, NamedTuple
 
 from alcove.scratch.ageing import folder_names, look
 from alcove.scratch.places import ScratchError as ScratchError, app_folder, refusing, trace_id as _trace_id
 from alcove.scratch.sweeping import Swept as Swept, sweep_folder, sweep_when_due
 from alcove.scratch.taking import let_go, take
 
+TYPE_CHECKING = False  # as type checkers take it: `typing` and `pathlib` take longer to load than all of this
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Final
+
 MAX_AGE_S: Final = 24 * 3600  # how long a folder lies untouched before it is swept
 
 __all__ = ["MAX_AGE_S", "Folder", "ScratchError", "Swept", "folders", "release", "session_dir", "sweep"]
 
 
-class Folder(NamedTuple):
+class Folder:
     """One session's folder.
 
     Attributes:
@@ -32,10 +35,16 @@ class Folder(NamedTuple):
         in_use: Whether a process holds it.
     """
 
-    trace_id: str
-    path: Path
-    active_at: float
-    in_use: bool
+    __slots__ = ("active_at", "in_use", "path", "trace_id")
+
+    def __init__(self, trace_id: str, path: Path, active_at: float, in_use: bool) -> None:
+        self.trace_id = trace_id
+        self.path = path
+        self.active_at = active_at
+        self.in_use = in_use
+
+    def __repr__(self) -> str:
+        return f"Folder({self.trace_id!r}, {self.path!r}, {self.active_at!r}, in_use={self.in_use!r})"
 
 
 def session_dir(
@@ -61,13 +70,14 @@ def session_dir(
     """
     name = _trace_id(trace_id)
     with app_folder(app, root, make=True) as (fd, path):
-        with refusing(path / name):
-            now = take(fd, name, str(path / name))
+        mine = f"{path}/{name}"
+        with refusing(mine):
+            now = take(fd, name, mine)
         if max_age_s is not None:
             # The folder is there and held; what becomes of others' does not concern this caller.
             with suppress(OSError):
                 sweep_when_due(fd, now, max_age_s)
-        return path / name
+        return _path(mine)
 
 
 def release(path: str | os.PathLike[str]) -> None:
@@ -88,7 +98,7 @@ def folders(app: str, root: str | os.PathLike[str] | None = None) -> list[Folder
     with suppress(FileNotFoundError), app_folder(app, root, make=False) as (fd, path), refusing(path):
         for name in folder_names(fd):
             with suppress(FileNotFoundError):  # it was swept meanwhile
-                found.append(Folder(name, path / name, *look(fd, name)))
+                found.append(Folder(name, _path(f"{path}/{name}"), *look(fd, name)))
     return sorted(found, key=lambda folder: (folder.active_at, folder.trace_id))
 
 
@@ -104,4 +114,10 @@ def sweep(
     """
     with suppress(FileNotFoundError), app_folder(app, root, make=False) as (fd, path), refusing(path):
         return sweep_folder(fd, max_age_s, dry_run=dry_run)
-    return Swept([], [], more=False)
+    return Swept()
+
+
+def _path(path: str) -> Path:
+    from pathlib import Path
+
+    return Path(path)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import suppress
-from typing import Final
 
-from alcove.scratch.places import FOLDER, ID
+from alcove.scratch.places import FOLDER, is_name
 from alcove.scratch.taking import locked
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 LEVELS: Final = 128  # folders below a session's folder in which a fresh file is looked for: one descriptor each
 
@@ -16,7 +19,7 @@ LEVELS: Final = 128  # folders below a session's folder in which a fresh file is
 def folder_names(fd: int) -> list[str]:
     """Return the names of session folders; links and files among them are not ours."""
     with os.scandir(fd) as entries:
-        return [entry.name for entry in entries if ID.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)]
+        return [entry.name for entry in entries if is_name(entry.name) and entry.is_dir(follow_symlinks=False)]
 
 
 def look(fd: int, name: str) -> tuple[float, bool]:

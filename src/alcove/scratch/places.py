@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
-import re
-from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Final
 
-ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from typing import Final
+
+_CHARACTERS: Final = 128
+_FIRST: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
+_OTHERS: Final = _FIRST | frozenset("._-")
 FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -34,6 +37,11 @@ class ScratchError(SystemExit):
         return ScratchError, (self.message, self.remedy)
 
 
+def is_name(name: str) -> bool:
+    """Return whether this may name a folder: `[A-Za-z0-9][A-Za-z0-9._-]{0,127}`, said without loading `re`."""
+    return 0 < len(name) <= _CHARACTERS and name[0] in _FIRST and _OTHERS.issuperset(name)
+
+
 def trace_id(given: str | None) -> str:
     """Return the trace id that is given, else the environment's.
 
@@ -51,7 +59,7 @@ def trace_id(given: str | None) -> str:
 
 
 def _checked(name: str, what: str) -> str:
-    if not ID.fullmatch(name):
+    if not is_name(name):
         raise ScratchError(
             f"{what} {name[:40]!r} cannot be the name of a folder",
             "use letters, digits, '.', '_' and '-', at most 128 of them, the first a letter or digit",
@@ -72,35 +80,36 @@ def _root(given: str | os.PathLike[str] | None) -> str:
 
 
 @contextmanager
-def app_folder(app: str, root: str | os.PathLike[str] | None, *, make: bool) -> Generator[tuple[int, Path]]:
+def app_folder(app: str, root: str | os.PathLike[str] | None, *, make: bool) -> Generator[tuple[int, str]]:
     """Open the folder of an app. Links on the way to the root are its owner's choice; below it there may be none.
 
     Raises:
         ScratchError: It cannot be used.
         FileNotFoundError: It is not there and is not to be made.
     """
-    path = Path(_root(root)) / f"{_checked(app, 'app')}-sessions"
+    above = _root(root)
+    path = os.path.join(above, f"{_checked(app, 'app')}-sessions")
     try:
         with refusing(path):
             if make:
-                os.makedirs(path.parent, exist_ok=True)
+                os.makedirs(above, exist_ok=True)
                 with suppress(FileExistsError):
                     os.mkdir(path, 0o700)
             fd = os.open(path, FOLDER)
     except FileNotFoundError as error:
         if make:
-            raise ScratchError(f"the folder {str(path)!r} was removed meanwhile", "try again") from error
+            raise ScratchError(f"the folder {path!r} was removed meanwhile", "try again") from error
         raise
     try:
         if os.fstat(fd).st_uid != os.geteuid():
-            raise ScratchError(f"the folder {str(path)!r} belongs to somebody else", "name another root or app")
+            raise ScratchError(f"the folder {path!r} belongs to somebody else", "name another root or app")
         yield fd, path
     finally:
         os.close(fd)
 
 
 @contextmanager
-def refusing(path: Path) -> Generator[None]:
+def refusing(path: str) -> Generator[None]:
     """Turn what the disk refuses into a sentence; a FileNotFoundError passes, because callers know better."""
     try:
         yield
@@ -109,6 +118,6 @@ def refusing(path: Path) -> Generator[None]:
     except OSError as error:
         link = error.errno in {errno.ELOOP, errno.ENOTDIR}
         raise ScratchError(
-            f"the folder {str(path)!r} " + ("is a link or a file" if link else f"cannot be used: {error.strerror}"),
+            f"the folder {path!r} " + ("is a link or a file" if link else f"cannot be used: {error.strerror}"),
             f"{'remove it' if link else 'make it usable for this user'}, or name another root (ALCOVE_SCRATCH_ROOT)",
         ) from error

@@ -6,11 +6,14 @@ import errno
 import os
 import stat
 from contextlib import suppress
-from typing import Final, NamedTuple
 
 from alcove.scratch.ageing import folder_names, newest
 from alcove.scratch.places import FOLDER
 from alcove.scratch.taking import locked, same
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 EVERY_S: Final = 3600  # at most one sweep of an app's folders in this time, whoever calls
 NAMES: Final = 20_000  # files and folders that one call sweeps before it leaves the rest to the next: about 0.3 s
@@ -19,7 +22,7 @@ _MARK: Final = ".sweep"  # in an app's folder: its mtime is when it was last swe
 _GONE: Final = ".gone-"  # begins the names of what is being removed
 
 
-class Swept(NamedTuple):
+class Swept:
     """What a sweep did.
 
     Attributes:
@@ -28,9 +31,15 @@ class Swept(NamedTuple):
         more: Whether it ended early, at `NAMES`.
     """
 
-    removed: list[str]
-    failed: list[tuple[str, str]]
-    more: bool
+    __slots__ = ("failed", "more", "removed")
+
+    def __init__(self) -> None:
+        self.removed: list[str] = []
+        self.failed: list[tuple[str, str]] = []
+        self.more = False
+
+    def __repr__(self) -> str:
+        return f"Swept(removed={self.removed!r}, failed={self.failed!r}, more={self.more!r})"
 
 
 def sweep_folder(fd: int, max_age_s: float, *, dry_run: bool) -> Swept:
@@ -79,13 +88,14 @@ def _mark(fd: int) -> tuple[int, bool]:
 
 def _sweep(fd: int, before: float, names: int | None, *, dry_run: bool) -> Swept:
     """Remove folders that were last active before an instant, until `names` files and folders went by."""
-    swept = Swept([], [], more=False)
+    swept = Swept()
     left = float("inf") if names is None else names
     with os.scandir(fd) as entries:
         unfinished = {entry.name for entry in entries if entry.name.startswith(_GONE)}
     for name in [*unfinished, *folder_names(fd)]:
         if left <= 0:
-            return swept._replace(more=True)
+            swept.more = True
+            return swept
         try:
             gone, looked = (name, 0) if name in unfinished else _claim(fd, name, before, dry_run=dry_run)
             left -= 1 + looked

@@ -6,9 +6,12 @@ import errno
 import fcntl
 import os
 from contextlib import suppress
-from typing import Final
 
 from alcove.scratch.places import FOLDER
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 _TRIES: Final = 20  # a folder that was swept between its making and its locking this often is being fought over
 

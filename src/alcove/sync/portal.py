@@ -20,13 +20,14 @@ _REOPEN: Final = "open it again"
 class _Call(Generic[T]):
     """A call on its way into the loop, and then its outcome on the way back."""
 
-    __slots__ = ("_function", "_gone", "_loop", "error", "ready", "result", "task")
+    __slots__ = ("_function", "_gone", "_loop", "answered", "error", "ready", "result", "task")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, function: Callable[[], Coroutine[Any, Any, T] | T]) -> None:
         self._loop = loop
         self._function = function
         self._gone = False
-        self.task: asyncio.Task[T] | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.answered = False
         self.result: Any = None
         self.error: BaseException | None = None
         self.ready = threading.Lock()  # a bare lock costs a third of an Event
@@ -37,26 +38,40 @@ class _Call(Generic[T]):
         try:
             result = self._function()
         except Exception as error:  # noqa: BLE001 - it belongs to the caller
-            self.error = error
-            self.ready.release()
+            self.answer(None, error)
             return
         if not asyncio.iscoroutine(result):
-            self.result = result
-            self.ready.release()
+            self.answer(result)
             return
-        self.task = self._loop.create_task(result)
-        self.task.add_done_callback(self._end)
+        coroutine: Coroutine[Any, Any, T] = result
+        self.task = self._loop.create_task(self._finish(coroutine))
+        self.task.add_done_callback(lambda _: self._end(coroutine))
         if self._gone:
             self.task.cancel()
 
-    def _end(self, task: asyncio.Task[T]) -> None:
-        if task.cancelled():
-            self.error = ClosedError("the call was cancelled: the hub has been closed", remedy=_REOPEN)
-        elif error := task.exception():
-            self.error = error
+    async def _finish(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        # The caller goes on from here: a callback of the task would come two rounds of the loop later.
+        try:
+            result = await coroutine
+        except Exception as error:  # noqa: BLE001 - it belongs to the caller
+            self.answer(None, error)
         else:
-            self.result = task.result()
+            self.answer(result)
+
+    def _end(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        coroutine.close()  # one that was cancelled before its first step
+        self.abandon()
+
+    def answer(self, result: Any, error: BaseException | None = None) -> None:
+        """Let the caller go on."""
+        self.answered = True
+        self.result, self.error = result, error
         self.ready.release()
+
+    def abandon(self) -> None:
+        """Let the caller of what will not be done go on."""
+        if not self.answered:
+            self.answer(None, ClosedError("the hub was closed before the call was done", remedy=_REOPEN))
 
     def cancel(self) -> None:
         """Give up; called in the loop."""
@@ -76,6 +91,7 @@ class Portal:
         self._ended: Future[None] = Future()
         self._thread: threading.Thread | None = None
         self._spawned: set[asyncio.Task[None]] = set()
+        self._calls: set[_Call[Any]] = set()  # those that somebody waits for
 
     def open(self, context: Callable[[], AbstractAsyncContextManager[T]]) -> T:
         """Start the thread and enter a context in it; return what it gives. Raises what entering does."""
@@ -98,6 +114,9 @@ class Portal:
             self._ended.set_result(None)
         except BaseException as error:  # noqa: BLE001 - it belongs to whoever opened or closes
             (self._ended if opened.done() else opened).set_exception(error)
+        # What was posted after the last round of the loop; what comes from now on finds it closed.
+        for call in list(self._calls):
+            call.abandon()
 
     async def _live(self, context: Callable[[], AbstractAsyncContextManager[T]], opened: Future[T]) -> None:
         # One task enters and leaves, as contexts may demand.
@@ -123,13 +142,16 @@ class Portal:
                 remedy="use the async hub there: `agents.register` gives functions a context",
             )
         call = _Call[T](self._loop, function)
-        self._post(call.start)
+        self._calls.add(call)
         try:
+            self._post(call.start)
             call.ready.acquire()
-        except BaseException:
+        except KeyboardInterrupt:
             self._post(call.cancel)
             call.ready.acquire()
             raise
+        finally:
+            self._calls.discard(call)
         if call.error is not None:
             try:
                 raise call.error
