@@ -10,6 +10,7 @@ from pathlib import Path
 
 from alcove import ids
 from alcove.agents.catalog import Catalog
+from alcove.archive.service import Archive
 from alcove.clock import Clock, Micros
 from alcove.database.op import Database, Statement, Steps
 from alcove.database.opening import open_database
@@ -42,6 +43,7 @@ class Alcove:
         workspaces: Files of sessions; None when opened without.
         agents: Who can answer; `hub.agents.register` adds a function.
         runs: Executions of agents.
+        archive: Brings in what other programs kept.
         workshop: What runs are prepared in; opens the sandbox.
     """
 
@@ -81,6 +83,7 @@ class Alcove:
             workspaces=workspaces,
             ttl_s=settings.session_ttl_s,
         )
+        self.archive = Archive(database, sessions=self.sessions, workspaces=workspaces)
 
     async def probe(self) -> None:
         """Write a row and wait until it is durable: raises the DatabaseError that a real write would get."""

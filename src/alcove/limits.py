@@ -46,6 +46,9 @@ REMOVE_NAMES: Final = 10_000_000  # one removal: minutes; a larger tree takes an
 REMOVE_AGAIN_NAMES: Final = 20_000  # names that came after a removal went by: more are a live writer's
 REMOVE_PASSES: Final = 20  # a removed tree that fills again this often has a live writer
 
+# Imports.
+IMPORT_FILE_BYTES: Final = 256 * MIB  # one session file of another program, read whole; its history is ours in pieces
+
 # Runs.
 CHAT_BYTES: Final = MIB  # one message to an agent
 ARGUMENT_BYTES: Final = 100 * KIB  # a message given after `--`: Linux allows 128 KiB for one argument

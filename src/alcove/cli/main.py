@@ -34,6 +34,7 @@ _COMMANDS: Final = {
     "detail": _Place("sessions", "detail", "Show one session: files, last messages, last runs."),
     "create": _Place("sessions", "create", "Create a session and print its id."),
     "rm": _Place("sessions", "rm", "Move sessions and their descendants to the trash."),
+    "import": _Place("importing", "importing", "Import what other programs kept: json-sessions, session-dirs."),
     "scratch": _Place("scratch", "scratch", "Folders per trace id, for scripts: dir, ls, sweep."),
 }
 

@@ -13,6 +13,7 @@ import msgspec as _msgspec
 
 from alcove import clock as _alcove_clock, settings as _alcove_settings, values as _alcove_values
 from alcove.agents import catalog as _alcove_agents_catalog
+from alcove.archive import model as _alcove_archive_model, service as _alcove_archive_service
 from alcove.events import model as _alcove_events_model
 from alcove.lifecycle import service as _alcove_lifecycle_service
 from alcove.messages import model as _alcove_messages_model
@@ -27,6 +28,8 @@ class Alcove:
     """An open installation. The services are the truth; everything else is a client of them."""
     @property
     def agents(self) -> _alcove_agents_catalog.Catalog: ...
+    @property
+    def archive(self) -> Archive: ...
     @property
     def events(self) -> Events: ...
     @property
@@ -54,6 +57,29 @@ class Alcove:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: _types.TracebackType | None
     ) -> None: ...
+
+class Archive:
+    """Brings in what other programs kept."""
+    def import_json_sessions(
+        self,
+        folder: str | _pathlib.Path,
+        *,
+        app: str = "",
+        zone: _datetime.tzinfo | None = None,
+        dry_run: bool = False,
+        progress: _alcove_archive_service.Progress = ...,
+    ) -> _alcove_archive_model.Imported:
+        """Import sessions that were kept as one JSON file each: `*.json`, directly in `folder`."""
+
+    def import_session_dirs(
+        self,
+        folder: str | _pathlib.Path,
+        *,
+        app: str = "",
+        dry_run: bool = False,
+        progress: _alcove_archive_service.Progress = ...,
+    ) -> _alcove_archive_model.Imported:
+        """Import working directories: each folder in `folder` becomes a session of its name with these files."""
 
 class Events:
     """Reads the events of runs, and waits for more."""
@@ -315,6 +341,9 @@ class Workspaces:
 
     def read(self, session_id: str, path: str) -> bytes:
         """Return the content of a file of at most `limits.FILE_BYTES`."""
+
+    def settle(self, session_id: str, *, guarded: bool = False) -> None:
+        """Put owners and modes of a session's folders right, which its programs may have changed; makes none."""
 
     def stat(self, session_id: str, path: str) -> _alcove_workspaces_model.File:
         """Return what is at a path."""

@@ -6,6 +6,7 @@ from typing import Final
 
 NAMES: Final = {
     "Alcove": "alcove.hub:Alcove",
+    "Archive": "alcove.archive.service:Archive",
     "Events": "alcove.events.service:Events",
     "Handle": "alcove.lifecycle.service:Handle",
     "Lifecycle": "alcove.lifecycle.service:Lifecycle",

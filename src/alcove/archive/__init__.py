@@ -1,0 +1,3 @@
+"""Bringing in what other programs kept."""
+
+from __future__ import annotations
