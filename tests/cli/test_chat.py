@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -92,11 +93,6 @@ def test_a_message_that_is_no_command_is_explained(run: Run) -> None:
 )
 def test_what_is_no_message_is_refused(run: Run, stdin: bytes, said: str) -> None:
     assert said in run("chat", stdin=stdin, exit_code=2).stderr
-
-
-def test_without_message_somebody_is_told_to_give_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "can_ask", lambda: True)
-    assert "there is no message" in run("chat", exit_code=2).stderr
 
 
 @either
@@ -218,3 +214,68 @@ def _chat(*arguments: str) -> subprocess.Popen[str]:
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
+
+
+@either
+def test_a_pipe_gets_what_the_program_wrote_and_a_terminal_is_not_steered(run: Run) -> None:
+    program = r"printf '\033[31mr\r\n\007\303\251\n'"
+    assert run("chat", program).stdout_bytes == b"\x1b[31mr\r\n\x07\xc3\xa9\n"
+    assert run("chat", program, columns=80).stdout == "r\né\n"
+    assert run("chat", "--raw", program, columns=80).stdout_bytes == b"\x1b[31mr\r\n\x07\xc3\xa9\n"
+
+
+@either
+class TestConversation:
+    @pytest.fixture(autouse=True)
+    def somebody(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(output, "can_ask", lambda: True)
+
+    def test_each_line_is_a_run_in_the_same_session(self, run: Run) -> None:
+        result = run("chat", stdin="echo 1 >note\n\ncat note; exit 3\n/quit\nnever said\n", columns=80)
+        assert result.stdout.splitlines() == ["> ", "> ", "> 1", "> "] or "1\n" in result.stdout
+        assert "changed: note" in result.stderr
+        assert "exit code 3" in result.stderr
+        session = result.stderr.split()[1].rstrip(";")
+        assert f"`alcove chat --session {session}` goes on" in result.stderr
+        assert loaded(run("detail", session, "--json"))["turn_count"] == 2
+
+    def test_it_goes_on_with_what_was_said_before(self, run: Run) -> None:
+        run("create", "--id", "a")
+        run("chat", "--session", "a", "echo before")
+        result = run("chat", "--session", "a", stdin="cat /nonexistent\n", columns=80)
+        assert "> echo before\nbefore\n" in result.stdout
+        assert "No such file" in result.output
+
+    def test_an_error_ends_one_message_only(self, run: Run) -> None:
+        run("create", "--id", "a")
+        result = run("chat", "--session", "a", "--agent", "shel", stdin="one\ntwo\n", columns=80)
+        assert result.stderr.count("there is no agent 'shel'") == 2
+
+
+def test_ctrl_c_cancels_a_run_and_the_conversation_goes_on(place: Path, run: Run) -> None:
+    above, below = pty.openpty()
+    with subprocess.Popen(
+        [*ALCOVE, "chat"], stdin=below, stdout=below, stderr=below, env={**os.environ, "TERM": "dumb"}
+    ) as chat:
+        os.close(below)
+        said = b""
+
+        def until(text: bytes) -> None:
+            nonlocal said
+            while text not in said:
+                said += os.read(above, 65536)
+            said = said.partition(text)[2]
+
+        until(b"> ")
+        os.write(above, b"echo be''gun; sleep 60\n")
+        until(b"begun")
+        chat.send_signal(signal.SIGINT)
+        until(b"> ")
+        os.write(above, b"echo go''ing on\n")
+        until(b"going on")
+        until(b"> ")
+        os.write(above, b"\x04")
+        until(b"goes on")
+        assert chat.wait(30) == 0
+        os.close(above)
+    assert [one["status"] for one in loaded(run("runs", "--json"))["runs"]] == ["finished", "cancelled"]

@@ -30,12 +30,20 @@ _COMMANDS: Final = {
     "doctor": _Place("doctor", "doctor", "Say whether runs can start here, and what to do if not."),
     "config": _Place("config", "config", "Show every setting, its value and where that came from."),
     "chat": _Place("chat", "chat", "Run an agent on MESSAGE in a session and show what it says."),
+    "exec": _Place("runs", "execute", "Run a command in a session's workspace, confined."),
+    "create": _Place("sessions", "create", "Create a session and print its id."),
     "list": _Place("sessions", "list_sessions", "List sessions, newest first."),
     "detail": _Place("sessions", "detail", "Show one session: files, last messages, last runs."),
-    "create": _Place("sessions", "create", "Create a session and print its id."),
+    "children": _Place("sessions", "children", "List the children of a session, or all below it."),
+    "files": _Place("files", "files", "List the files of a session."),
+    "cat": _Place("files", "cat", "Write files of a session to standard output."),
+    "cp": _Place("files", "cp", "Copy files into a session, out of it, or between two."),
+    "tail": _Place("runs", "tail", "Show what happens in the runs of a session, while it happens."),
+    "runs": _Place("runs", "runs", "List runs, newest first."),
     "rm": _Place("sessions", "rm", "Move sessions and their descendants to the trash."),
     "import": _Place("importing", "importing", "Import what other programs kept: json-sessions, session-dirs."),
     "scratch": _Place("scratch", "scratch", "Folders per trace id, for scripts: dir, ls, sweep."),
+    "completion": _Place("completion", "completion", "Print what makes a shell complete session ids."),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, TypeVar
 
 import click
@@ -29,6 +30,12 @@ def server(command: F) -> F:
         "--url", expose_value=False, callback=_keep, metavar="URL", help="Work on that server [ALCOVE_URL]."
     )
     return url(key(command))
+
+
+def complete_sessions(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Return the ids that begin so, for a shell that completes; none where nothing can be asked."""
+    # By name: what finds them has options itself.
+    return import_module("alcove.cli.completion").session_ids(context, incomplete)
 
 
 def server_named() -> tuple[str, str]:

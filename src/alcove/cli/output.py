@@ -8,7 +8,8 @@ import re
 import shutil
 import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import click
@@ -28,7 +29,10 @@ _HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _JOINER: Final = "\u200d"  # holds the parts of an emoji together
 # What JSON leaves as it is and a terminal would obey.
 _UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# Whole sequences first (CSI, OSC), then every other control character but newline and tab.
+_CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _LEAST_COLUMNS: Final = 6  # a column is not made narrower than this
+_IDS: Final = frozenset({"ID", "SESSION"})
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SHORT_ID: Final = 13  # the characters of a UUIDv7 that say the millisecond
 _UNITS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
@@ -70,6 +74,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def harmless(text: str) -> str:
+    """Return what a program or a file says without what would steer the terminal of whoever reads it."""
+    return _CONTROL.sub("", text)
+
+
 # -- results ---------------------------------------------------------------------------------------------------------
 
 
@@ -78,9 +87,25 @@ def terminal_columns() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
+def write_text(text: str, *, raw: bool = False, err: bool = False) -> None:
+    """Write what a program says: byte by byte into a pipe, as harmless text on a terminal unless `raw` is asked for."""
+    stream = sys.stderr if err else sys.stdout
+    shown = text if raw or not (stream.isatty() if err else terminal_columns()) else harmless(text)
+    click.echo(shown.encode("utf-8", "surrogateescape"), nl=False, err=err)
+
+
 def write_json(value: object) -> None:
     """Write a value as JSON: indented on a terminal, one line in a pipe."""
-    text = json.dumps(value, ensure_ascii=False, indent=2 if terminal_columns() else None)
+    _write_json(value, indent=2 if terminal_columns() else None)
+
+
+def write_json_line(value: object) -> None:
+    """Write a value as one line of JSON, for those that come one after the other."""
+    _write_json(value, indent=None)
+
+
+def _write_json(value: object, indent: int | None) -> None:
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
     click.echo(_UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
@@ -88,7 +113,7 @@ def write_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, kind: s
     """Write rows: aligned and cut to the terminal's width, or as tab-separated lines without header.
 
     Args:
-        header: A name for each column; the one called `ID` is cut to what tells its ids apart.
+        header: A name for each column; those called `ID` and `SESSION` are cut to what tells their ids apart.
         rows: Cells, as they came: they are made visible here.
         kind: First cell of each line in a pipe, for commands that write several tables.
     """
@@ -98,12 +123,12 @@ def write_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, kind: s
         for row in cells:
             click.echo("\t".join([kind, *row] if kind else row))
         return
-    if "ID" in header:
-        _shorten_ids(cells, header.index("ID"))
+    for name in _IDS & {*header}:
+        _shorten_ids(cells, header.index(name))
     widths = [max(map(_width, column)) for column in zip(header, *cells, strict=True)]
     while sum(widths) + 2 * (len(widths) - 1) > columns and max(widths) > _LEAST_COLUMNS:
         # An id that was cut anywhere is of no use, so it goes last.
-        widest = max(range(len(widths)), key=lambda i: (widths[i] > _LEAST_COLUMNS, header[i] != "ID", widths[i]))
+        widest = max(range(len(widths)), key=lambda i: (widths[i] > _LEAST_COLUMNS, header[i] not in _IDS, widths[i]))
         widths[widest] -= 1
     for number, row in enumerate([header, *cells]):
         line = "  ".join(_fitted(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -158,7 +183,35 @@ def _fitted(text: str, width: int) -> str:
     return text + " " * (width - _width(text))
 
 
+def draw(root: str, below: Mapping[str, Sequence[tuple[str, str]]]) -> None:
+    """Write a tree, a line for each member, cut to the terminal's width.
+
+    Args:
+        root: The key whose members are the first level.
+        below: For each key its members: their keys and texts.
+    """
+    columns = terminal_columns()
+    open_: list[tuple[str, str, str]] = [(key, text, "") for key, text in reversed(below.get(root, ()))]
+    while open_:
+        key, text, prefix = open_.pop()
+        last = not open_ or open_[-1][2] != prefix
+        line = prefix + ("└── " if last else "├── ") + visible(text)
+        click.echo(_fitted(line, columns).rstrip() if columns else line)
+        deeper = prefix + ("    " if last else "│   ")
+        open_ += [(one, said, deeper) for one, said in reversed(below.get(key, ()))]
+
+
 # -- messages --------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def progress(label: str, total: int) -> Generator[Callable[[int], None]]:
+    """Show how far a long work has come, on a terminal only; what is given is called with the steps made."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    with click.progressbar(length=total, label=visible(label)[:30], file=sys.stderr) as bar:
+        yield bar.update
 
 
 def note(text: str) -> None:

@@ -47,6 +47,7 @@ class Remote:
         self.sessions = RemoteSessions(wire)
         self.messages = RemoteMessages(wire)
         self.runs = RemoteRuns(wire)
+        self.events = RemoteEvents(wire)
         self.workspaces = RemoteWorkspaces(wire)
 
     async def agents(self) -> list[str]:
@@ -198,7 +199,7 @@ class RemoteRuns:
         patience = _RESUMES
         while True:
             try:
-                async for event in self._stream(run_id, after):
+                async for event in stream_events(self._wire, run_id, after):
                     yield event
                     after, patience = event.n, _RESUMES
                     if event.type == FINISHED:
@@ -227,25 +228,47 @@ class RemoteRuns:
 
     async def _left(self, run_id: str, after: int) -> bool:
         """Return whether there are events after a number, of a run that has ended."""
-        async with aclosing(self._stream(run_id, after)) as events:
+        async with aclosing(stream_events(self._wire, run_id, after)) as events:
             async for _ in events:
                 return True
         return False
 
-    async def _stream(self, run_id: str, after: int) -> AsyncGenerator[Event]:
-        async with self._wire.stream(at("runs", run_id, "events"), headers={"Last-Event-ID": str(after)}) as response:
-            fields: dict[bytes, bytes] = {}
-            rest = b""
-            async for piece in self._wire.pieces(response):
-                *lines, rest = (rest + piece).split(b"\n")
-                for line in lines:
-                    if line:
-                        name, _, value = line.partition(b": ")
-                        fields[name] = value
-                    elif fields.get(b"data"):
-                        data: dict[str, Json] = msgspec.json.decode(fields[b"data"])
-                        yield Event(int(fields[b"id"]), fields[b"event"].decode(), data, 0)
-                        fields = {}
+
+@final
+class RemoteEvents:
+    """`hub.events` of a server."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    async def read(self, run_id: str, after: int = 0, limit: int = limits.EVENT_PAGE) -> list[Event]:
+        """Return the events after number `after`, at most `limit`: see `Events.read`."""
+        found: list[Event] = []
+        async with aclosing(stream_events(self._wire, run_id, after, follow=False)) as events:
+            async for event in events:
+                found.append(event)
+                if len(found) == limit:
+                    break
+        return found
+
+
+async def stream_events(wire: Wire, run_id: str, after: int, *, follow: bool = True) -> AsyncGenerator[Event]:
+    """Yield events as one stream brings them, to its end."""
+    query = None if follow else {"follow": False}
+    headers = {"Last-Event-ID": str(after)}
+    async with wire.stream(at("runs", run_id, "events"), query=query, headers=headers) as response:
+        fields: dict[bytes, bytes] = {}
+        rest = b""
+        async for piece in wire.pieces(response):
+            *lines, rest = (rest + piece).split(b"\n")
+            for line in lines:
+                if line:
+                    name, _, value = line.partition(b": ")
+                    fields[name] = value
+                elif fields.get(b"data"):
+                    data: dict[str, Json] = msgspec.json.decode(fields[b"data"])
+                    yield Event(int(fields[b"id"]), fields[b"event"].decode(), data, 0)
+                    fields = {}
 
 
 @final

@@ -28,7 +28,7 @@ _LAST = 5  # messages and runs in `detail`
     type=click.Choice([status.value for status in Status]),
     help="Only those; trashed ones are shown only so.",
 )
-@click.option("--parent", metavar="ID", help="Only children of this session.")
+@click.option("--parent", metavar="ID", shell_complete=options.complete_sessions, help="Only children of this session.")
 @click.option(
     "--limit", type=click.IntRange(1, limits.PAGE), default=limits.PAGE_DEFAULT, show_default=True, help="At most."
 )
@@ -73,7 +73,7 @@ async def list_sessions(
 
 
 @click.command(short_help="Show one session: files, last messages, last runs.")
-@click.argument("session_id", metavar="ID")
+@click.argument("session_id", metavar="ID", shell_complete=options.complete_sessions)
 @options.json
 @options.server
 @installation.blocking
@@ -96,6 +96,29 @@ async def detail(session_id: str, as_json: bool) -> None:
     views.write_session(session, usage, folder, now)
     views.write_messages(last)
     views.write_runs(runs, now)
+
+
+@click.command(short_help="List the children of a session, or all below it.")
+@click.argument("session_id", metavar="ID", shell_complete=options.complete_sessions)
+@click.option("--tree", is_flag=True, help="All descendants, as a tree.")
+@options.json
+@options.server
+@installation.blocking
+async def children(session_id: str, tree: bool, as_json: bool) -> None:
+    """List the children of a session, newest first, or with --tree all its descendants."""
+    async with installation.opened(folders=False) as hub:
+        session = await installation.find_session(hub, session_id)
+        if tree:
+            found = (await hub.sessions.tree(session.id))[1:]
+        else:
+            found = await _all(hub, parent_id=session.id)
+        shown = [views.session_json(one, installation.folder(hub, one.id)) for one in found] if as_json else []
+    if as_json:
+        output.write_json({"sessions": shown})
+    elif tree:
+        views.draw_sessions(session, found)
+    else:
+        views.write_sessions(found, SystemClock().now())
 
 
 @click.command(short_help="Create a session and print its id.")
@@ -148,7 +171,7 @@ async def create(
 
 
 @click.command(short_help="Move sessions and their descendants to the trash.")
-@click.argument("session_ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("session_ids", metavar="ID...", nargs=-1, required=True, shell_complete=options.complete_sessions)
 @click.option("--purge", is_flag=True, help="Remove them for good: history, files, everything.")
 @options.force
 @options.dry_run
@@ -187,18 +210,27 @@ async def rm(session_ids: tuple[str, ...], purge: bool, force: bool, dry_run: bo
     output.note(f"{output.counted(count, 'session')} {where}" + (f", {output.size(freed)} freed" if purge else ""))
 
 
+async def _all(
+    hub: Hub, *, parent_id: str | None = None, root_id: str | None = None, status: str | None = None
+) -> list[Session]:
+    """Return every session that fits, page after page."""
+    found: list[Session] = []
+    cursor: str | None = None
+    while True:
+        page = await hub.sessions.list(
+            parent_id=parent_id, root_id=root_id, status=status, limit=limits.PAGE, cursor=cursor
+        )
+        found += page.sessions
+        cursor = page.next_cursor
+        if cursor is None:
+            return found
+
+
 async def _subtree(hub: Hub, session: Session) -> list[Session]:
     """Return the sessions that go when this session goes, itself first."""
     if session.status != Status.TRASHED:
         return await hub.sessions.tree(session.id)
-    trashed: list[Session] = []
-    cursor: str | None = None
-    while True:
-        page = await hub.sessions.list(root_id=session.root_id, status="trashed", limit=limits.PAGE, cursor=cursor)
-        trashed += page.sessions
-        cursor = page.next_cursor
-        if cursor is None:
-            break
+    trashed = await _all(hub, root_id=session.root_id, status="trashed")
     found = [session]
     for above in found:
         found += [one for one in trashed if one.parent_id == above.id]

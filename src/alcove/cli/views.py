@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import click
+
 from alcove.cli import output
 from alcove.clock import Micros, instant, seconds
 from alcove.messages.model import Message
@@ -92,6 +94,15 @@ def write_sessions(sessions: Sequence[Session], now: Micros) -> None:
     output.write_table(("ID", "USER", "STATUS", "MESSAGES", "TURNS", "IDLE", "TITLE"), rows)
 
 
+def draw_sessions(top: Session, below: Sequence[Session]) -> None:
+    """Write a session and its descendants as a tree, with their titles."""
+    members: dict[str, list[tuple[str, str]]] = {}
+    for one in below:
+        members.setdefault(one.parent_id, []).append((one.id, f"{one.id}  {one.title}".rstrip()))
+    click.echo(output.visible(f"{top.id}  {top.title}".rstrip()))
+    output.draw(top.id, members)
+
+
 def write_session(session: Session, usage: Usage, folder: Path | None, now: Micros) -> None:
     """Write what there is to know of one session."""
 
@@ -130,11 +141,12 @@ def write_messages(messages: Sequence[Message]) -> None:
         output.write_table(("SEQ", "ROLE", "TEXT"), rows, kind="message")
 
 
-def write_runs(runs: Sequence[Run], now: Micros) -> None:
-    """Write a table of runs."""
+def write_runs(runs: Sequence[Run], now: Micros, *, sessions: bool = False) -> None:
+    """Write a table of runs: a command's result with their sessions, a part of a larger one without."""
     rows = [
         (
             run.id,
+            *([run.session_id] if sessions else []),
             run.agent,
             run.status,
             "-" if run.exit_code is None else str(run.exit_code),
@@ -144,6 +156,9 @@ def write_runs(runs: Sequence[Run], now: Micros) -> None:
         )
         for run in runs
     ]
-    if rows:
+    header = ("ID", *(["SESSION"] if sessions else []), "AGENT", "STATUS", "EXIT", "STARTED", "TOOK", "RUNG")
+    if sessions:
+        output.write_table(header, rows)
+    elif rows:
         output.heading("last runs")
-        output.write_table(("ID", "AGENT", "STATUS", "EXIT", "STARTED", "TOOK", "RUNG"), rows, kind="run")
+        output.write_table(header, rows, kind="run")

@@ -60,9 +60,11 @@ class After(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         after: The last number that was heard; 0 for the beginning.
+        follow: Whether to wait for what is still to come.
     """
 
     after: Annotated[int, msgspec.Meta(ge=0)] = 0
+    follow: bool = True
 
 
 async def start(call: Call, body: Start) -> RunView:
@@ -104,7 +106,7 @@ async def events(call: Call, query: After) -> EventStream:
     after = _last_event_id(call, query.after)
     if run.ended and not await call.hub.events.read(run.id, after, 1):
         return Response(status_code=204)  # type: ignore[return-value]
-    return follow(call, run.id, after)
+    return follow(call, run.id, after) if query.follow else EventStream(call.site, _so_far(call, run.id, after))
 
 
 async def cancel(call: Call) -> RunView:
@@ -123,6 +125,13 @@ def follow(call: Call, run_id: str, after: int) -> EventStream:
 async def _events(call: Call, run_id: str, after: int) -> AsyncGenerator[Event]:
     async for event in call.hub.runs.events(run_id, after):
         yield event
+
+
+async def _so_far(call: Call, run_id: str, after: int) -> AsyncGenerator[Event]:
+    while found := await call.hub.events.read(run_id, after):
+        for event in found:
+            yield event
+        after = found[-1].n
 
 
 async def _list(call: Call, session_id: str | None, query: Paging) -> RunList:
