@@ -134,7 +134,7 @@ def test_a_run_that_times_out_is_an_error(run: Run) -> None:
 
 
 def test_what_the_machine_cannot_guarantee_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def require(_: Sandbox) -> None:
+    def require(_: Sandbox, **__: object) -> None:
         raise alcove.GuaranteeError("the rung does not guarantee here that files cannot be read", remedy="use another")
 
     monkeypatch.setattr(Sandbox, "require", require)
