@@ -37,8 +37,9 @@ def swapping(trap: Path):
 def test_a_swap_during_reads_leaks_nothing(tree: Tree, trap: Path):
     with swapping(trap) as swaps:
         answers = {_attempt(lambda: tree.read("folder/secret.txt")) for _ in tries(1500, swaps)}
-    assert b"inside" in answers
-    assert SECRET not in answers
+    assert answers <= {b"inside", None}
+    _put_back(trap)
+    assert tree.read("folder/secret.txt") == b"inside"
 
 
 def test_the_same_swap_makes_a_naive_server_leak(trap: Path, way: str):
@@ -53,10 +54,16 @@ def test_the_same_swap_makes_a_naive_server_leak(trap: Path, way: str):
 
 
 def test_a_swap_during_writes_puts_nothing_outside(tree: Tree, trap: Path):
+    # How many get through is the scheduler's to say, and may be none: what each of them did is looked at by the fixture
+    # `outside`, and that writes work at all is seen where nothing is swapped any more.
     with swapping(trap) as swaps:
-        done = [_attempt(lambda n=n: tree.write(f"folder/{n % 7}.txt", b"ours")) for n in tries(200, swaps)]
-        done += [_attempt(lambda n=n: tree.write(f"folder/new{n}/deep/x", b"ours")) for n in tries(100, swaps)]
-    assert any(done)
+        for n in tries(200, swaps):
+            _attempt(lambda n=n: tree.write(f"folder/{n % 7}.txt", b"ours"))
+        for n in tries(100, swaps):
+            _attempt(lambda n=n: tree.write(f"folder/new{n}/deep/x", b"ours"))
+    _put_back(trap)
+    assert tree.write("folder/0.txt", b"ours").size_bytes == 4
+    assert (trap / "folder" / "0.txt").read_bytes() == b"ours"
 
 
 def test_a_swap_during_mkdir_and_delete_changes_nothing_outside(tree: Tree, trap: Path):
@@ -128,6 +135,12 @@ def test_names_that_come_and_go_break_no_listing(tree: Tree, ours: Path):
         for _ in tries(200, steps):
             assert "stays.txt" in {file.path for file in tree.list().files}
             assert tree.usage().files in {1, 2}
+
+
+def _put_back(trap: Path) -> None:
+    """End with the names as they were at first, whichever swap was the last one."""
+    if (trap / "folder").is_symlink():
+        exchange(trap / "folder", trap / "swap")
 
 
 def _attempt(act: Callable[[], T]) -> T | None:
