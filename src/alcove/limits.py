@@ -83,6 +83,7 @@ SSE_HEARTBEAT_S: Final = 15
 LAST_ANSWERS_S: Final = 5  # how long it then waits for answers to be taken, before it hangs up
 SSE_RETRY_MS: Final = 2000  # how long a browser waits before it opens a broken stream again
 HEAD_BYTES: Final = 64 * KIB  # request line and headers; longer ones are no browser's
+KEEP_ALIVE_S: Final = 5  # how long an idle connection is kept for a next request
 LINGER_S: Final = 2  # how long a refused body is still taken, so that its sender hears why
 SEND_BYTES: Final = 256 * KIB  # one piece of a download
 DISK_FREE_BYTES: Final = 64 * MIB  # less than this on a disk of ours, and the server says that it is not ready

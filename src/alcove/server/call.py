@@ -91,8 +91,8 @@ class Call:
         self.site = site
         self.scope = scope
         self.head: dict[bytes, bytes] = dict(scope["headers"])
-        given = self.head.get(b"x-request-id", b"")
-        self.request_id = given.decode() if _REQUEST_ID.fullmatch(given) else next(site.request_ids)
+        given = self.head.get(b"x-request-id")
+        self.request_id = given.decode() if given and _REQUEST_ID.fullmatch(given) else next(site.request_ids)
         self.route = UNMATCHED
         self.path: dict[str, str] = {}
         self.principal = NOBODY

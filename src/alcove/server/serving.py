@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import final
 
 import uvicorn
+import uvloop
 
 from alcove import hub as installation, limits
 from alcove.errors import AgentNotFoundError, AlcoveError, ConfigurationError
@@ -44,7 +45,8 @@ def run(settings: Settings, *, prepare: Callable[[Alcove], None] | None = None) 
         AlcoveError: The hub cannot be opened.
     """
     logs.configure(settings.log)
-    asyncio.run(serve(settings, prepare=prepare))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(settings, prepare=prepare))
 
 
 async def serve(settings: Settings, *, prepare: Callable[[Alcove], None] | None = None) -> None:
