@@ -50,7 +50,7 @@ class Alcove:
     def __init__(
         self, settings: Settings, database: Database, installation: str, workspaces: Workspaces | None
     ) -> None:
-        self.settings = settings
+        self.settings: Settings = settings
         self.database = database
         self.installation = installation
         self.workspaces = workspaces

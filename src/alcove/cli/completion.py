@@ -34,7 +34,7 @@ def session_ids(context: click.Context, incomplete: str) -> list[str]:
     """Return the ids of sessions that begin so, newest first."""
 
     async def ask() -> list[str]:
-        async with installation.opened(folders=False) as hub:
+        async with installation.opened_rows() as hub:
             if incomplete:
                 found = await hub.sessions.find_prefix(incomplete)
             else:

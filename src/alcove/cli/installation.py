@@ -9,18 +9,18 @@ import os
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeAlias, final
 
 from alcove.cli import options, output
 from alcove.errors import AgentNotFoundError, DatabaseError, InvalidError, NotFoundError, SessionNotFoundError
-from alcove.hub import Alcove, open as open_hub
 from alcove.sessions.model import Session
+from alcove.sessions.service import Sessions
 from alcove.settings import Settings, load, nearest
-from alcove.workspaces.base import installation
-from alcove.workspaces.service import Workspaces
 
 if TYPE_CHECKING:
     from alcove.cli.remote import Remote, RemoteWorkspaces
+    from alcove.hub import Alcove
+    from alcove.workspaces.service import Workspaces
 
 P = ParamSpec("P")
 Hub: TypeAlias = "Alcove | Remote"
@@ -64,6 +64,8 @@ def exists(found: Settings) -> bool:
     if found.database.startswith("memory:"):
         return False
     if not found.database.startswith(_SQLITE):
+        from alcove.workspaces.base import installation
+
         return installation(str(found.base)) is not None
     path = found.database.removeprefix(_SQLITE)
     try:
@@ -77,6 +79,20 @@ def exists(found: Settings) -> bool:
     return True
 
 
+@final
+class Rows:
+    """An installation of which only sessions' rows are read: open in half the time that the whole of it takes.
+
+    Attributes:
+        settings: The configuration in force.
+        sessions: Their service.
+    """
+
+    def __init__(self, settings: Settings, sessions: Sessions) -> None:
+        self.settings: Settings = settings
+        self.sessions = sessions
+
+
 @asynccontextmanager
 async def opened(*, start: bool = False, folders: bool = True) -> AsyncGenerator[Hub]:
     """Open the server that was named, else the installation here.
@@ -88,20 +104,51 @@ async def opened(*, start: bool = False, folders: bool = True) -> AsyncGenerator
     Raises:
         NotFoundError: There is none, and `start` is false; nothing was made.
     """
-    url, key = options.server_named()
-    if url:
-        from alcove.cli.remote import Remote
-        from alcove.cli.wire import Wire
-
-        yield Remote(Wire(url, key))
+    if found := server():
+        yield found
         return
     async with opened_here(start=start, folders=folders) as hub:
         yield hub
 
 
 @asynccontextmanager
+async def opened_rows() -> AsyncGenerator[Rows | Remote]:
+    """Open the server that was named, else the rows of the installation here. Raises what `opened` does."""
+    if found := server():
+        yield found
+        return
+    from alcove.database.opening import open_database
+
+    here = _here(start=False)
+    database = await open_database(here.database)
+    try:
+        yield Rows(here, Sessions(database))
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
 async def opened_here(*, start: bool = False, folders: bool = True) -> AsyncGenerator[Alcove]:
     """Open the installation here: see `opened`."""
+    found = _here(start=start)
+    from alcove.hub import open as open_hub
+
+    async with open_hub(settings=found, folders=folders) as hub:
+        yield hub
+
+
+def server() -> Remote | None:
+    """Return the server that was named."""
+    url, key = options.server_named()
+    if not url:
+        return None
+    from alcove.cli.remote import Remote
+    from alcove.cli.wire import Wire
+
+    return Remote(Wire(url, key))
+
+
+def _here(*, start: bool) -> Settings:
     found = settings()
     if not start and not exists(found):
         raise NotFoundError(
@@ -112,8 +159,7 @@ async def opened_here(*, start: bool = False, folders: bool = True) -> AsyncGene
     if not output.debugging():
         # What goes wrong is said once, by the command.
         logging.getLogger("alcove").addHandler(logging.NullHandler())
-    async with open_hub(settings=found, folders=folders) as hub:
-        yield hub
+    return found
 
 
 def workspaces(hub: Hub) -> Workspaces | RemoteWorkspaces:
@@ -122,12 +168,12 @@ def workspaces(hub: Hub) -> Workspaces | RemoteWorkspaces:
     return hub.workspaces
 
 
-def folder(hub: Hub, session_id: str) -> Path | None:
+def folder(hub: Hub | Rows, session_id: str) -> Path | None:
     """Return where a session's workspace is; None where a server does not tell."""
-    if isinstance(hub, Alcove):
-        return hub.settings.base / session_id
-    told = hub.sessions.folders.get(session_id)
-    return Path(told) if told else None
+    if hub.settings is None:
+        told = hub.sessions.folders.get(session_id)
+        return Path(told) if told else None
+    return hub.settings.base / session_id
 
 
 async def check_agent(hub: Hub, name: str) -> None:
@@ -136,13 +182,13 @@ async def check_agent(hub: Hub, name: str) -> None:
     Raises:
         AgentNotFoundError: There is none; the remedy names one that looks like it.
     """
-    if isinstance(hub, Alcove):
+    if hub.settings is not None:
         hub.agents.get(name)
     elif name not in (names := await hub.agents()):
         raise AgentNotFoundError(f"there is no agent {name!r}", field="agent", remedy=nearest(name, names))
 
 
-async def find_session(hub: Hub, prefix: str, *, trashed: bool = False) -> Session:
+async def find_session(hub: Hub | Rows, prefix: str, *, trashed: bool = False) -> Session:
     """Return the session whose id is `prefix`, or the only one whose id begins so.
 
     Args:

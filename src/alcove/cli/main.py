@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Final, NamedTuple
@@ -89,8 +88,7 @@ def _guarded(run: Callable[[], Any]) -> int:
     try:
         return run() or output.OK
     except AlcoveError as error:
-        if output.debugging():
-            traceback.print_exc()
+        _trace()
         output.complain(error.message, error.remedy)
         return output.exit_code(error)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -103,12 +101,18 @@ def _guarded(run: Callable[[], Any]) -> int:
     except click.Abort:
         return output.INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the last line of defence
-        if output.debugging():
-            traceback.print_exc()
+        _trace()
         output.complain(
             f"internal: {type(error).__name__}: {error}", "run it again with ALCOVE_DEBUG=1 and report what it shows"
         )
         return output.ERROR
+
+
+def _trace() -> None:
+    if output.debugging():
+        import traceback
+
+        traceback.print_exc()
 
 
 @click.command(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import shutil
 import sys
 import unicodedata
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -84,7 +82,13 @@ def harmless(text: str) -> str:
 
 def terminal_columns() -> int | None:
     """Return how wide the terminal on stdout is; None when stdout is something else."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return _columns() if sys.stdout.isatty() else None
+
+
+def _columns() -> int:
+    import shutil  # compression and all: more than half of what --help takes besides click
+
+    return shutil.get_terminal_size().columns
 
 
 def write_text(text: str, *, raw: bool = False, err: bool = False) -> None:
@@ -105,6 +109,8 @@ def write_json_line(value: object) -> None:
 
 
 def _write_json(value: object, indent: int | None) -> None:
+    import json
+
     text = json.dumps(value, ensure_ascii=False, indent=indent)
     click.echo(_UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 

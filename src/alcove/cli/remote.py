@@ -44,6 +44,7 @@ class Remote:
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
+        self.settings: None = None  # they are the server's own business
         self.sessions = RemoteSessions(wire)
         self.messages = RemoteMessages(wire)
         self.runs = RemoteRuns(wire)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import signal
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from alcove import limits
 from alcove.cli import installation, options, output, views
-from alcove.cli.installation import Hub
+from alcove.cli.installation import Hub, Rows
 from alcove.clock import SystemClock
 from alcove.durations import duration_s
 from alcove.errors import InvalidError
-from alcove.lifecycle.service import Receipt
 from alcove.sessions.model import Session, Status
 from alcove.values import Json, Metadata
+
+if TYPE_CHECKING:
+    from alcove.lifecycle.service import Receipt
 
 _LAST = 5  # messages and runs in `detail`
 
@@ -46,7 +49,7 @@ async def list_sessions(
     as_json: bool,
 ) -> None:
     """List sessions, newest first."""
-    async with installation.opened(folders=False) as hub:
+    async with installation.opened_rows() as hub:
         parent_id = (await installation.find_session(hub, parent)).id if parent else None
         found: list[Session] = []
         cursor: str | None = None
@@ -106,7 +109,7 @@ async def detail(session_id: str, as_json: bool) -> None:
 @installation.blocking
 async def children(session_id: str, tree: bool, as_json: bool) -> None:
     """List the children of a session, newest first, or with --tree all its descendants."""
-    async with installation.opened(folders=False) as hub:
+    async with installation.opened_rows() as hub:
         session = await installation.find_session(hub, session_id)
         if tree:
             found = (await hub.sessions.tree(session.id))[1:]
@@ -211,7 +214,7 @@ async def rm(session_ids: tuple[str, ...], purge: bool, force: bool, dry_run: bo
 
 
 async def _all(
-    hub: Hub, *, parent_id: str | None = None, root_id: str | None = None, status: str | None = None
+    hub: Hub | Rows, *, parent_id: str | None = None, root_id: str | None = None, status: str | None = None
 ) -> list[Session]:
     """Return every session that fits, page after page."""
     found: list[Session] = []
