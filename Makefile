@@ -18,7 +18,7 @@ ALCOVE := $(PIP) install --no-deps --no-index --no-build-isolation --editable .
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
-.PHONY: help run install test test-long check format stubs bench lock clean
+.PHONY: help run demo install test test-long check format stubs bench lock clean
 .DELETE_ON_ERROR:
 
 help: ## List these words
@@ -26,6 +26,9 @@ help: ## List these words
 
 run: $(VENV)/.run ## Serve Alcove here; configured by ALCOVE_* and alcove.toml
 	@exec $(BIN)/alcove serve $(ARGS)
+
+demo: $(VENV)/.run ## Show what Alcove does, on a server of its own (ARGS=--keep leaves it)
+	@$(BIN)/alcove demo $(ARGS)
 
 install: $(VENV)/.run ## Install Alcove into .venv
 	@echo "Alcove is installed: $(BIN)/alcove --help"

@@ -285,7 +285,7 @@ class TestProcess:
         environ = {**os.environ, "_ALCOVE_COMPLETE": "bash_complete", "COMP_WORDS": "alcove de", "COMP_CWORD": "1"}
         code = "from alcove.cli.main import main; main()"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environ, timeout=30)
-        assert done.stdout == "plain,detail\n"
+        assert done.stdout == "plain,demo\nplain,detail\n"
 
 
 def _in_terminal(place: Path, *arguments: str, **environ: str) -> tuple[str, int]:

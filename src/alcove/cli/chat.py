@@ -11,7 +11,7 @@ from importlib import import_module
 import click
 
 from alcove import limits
-from alcove.cli import installation, options, output
+from alcove.cli import installation, options, output, views
 from alcove.cli.installation import Hub
 from alcove.cli.speaking import Speaker
 from alcove.durations import duration_s
@@ -146,10 +146,8 @@ async def _answered(hub: Hub, run: Run, how: How, *, files: bool = False) -> Rep
 def _comment(reply: Reply, said: str) -> None:
     """Say how a run ended, where the output does not."""
     run = reply.run
-    if run.error:
-        output.complain(f"the run {run.status}: {run.error}" if run.status != RunStatus.FAILED else run.error)
-    elif run.status != RunStatus.FINISHED:
-        output.complain(f"the run was {run.status}" if run.status == RunStatus.CANCELLED else "the run timed out")
+    if run.status != RunStatus.FINISHED:
+        output.complain(views.ending(run))
     elif run.exit_code:
         output.note(f"exit code {run.exit_code}")
         # An agent may explain an exit code: then its answer ends with a line that its program did not say.

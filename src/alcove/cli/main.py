@@ -28,6 +28,7 @@ _COMMANDS: Final = {
     "serve": _Place("serve", "serve", "Serve sessions over HTTP."),
     "doctor": _Place("doctor", "doctor", "Say whether runs can start here, and what to do if not."),
     "config": _Place("config", "config", "Show every setting, its value and where that came from."),
+    "demo": _Place("demo.command", "demo", "Show what Alcove does, on a server of its own."),
     "chat": _Place("chat", "chat", "Run an agent on MESSAGE in a session and show what it says."),
     "exec": _Place("runs", "execute", "Run a command in a session's workspace, confined."),
     "create": _Place("sessions", "create", "Create a session and print its id."),

@@ -74,7 +74,7 @@ async def execute(session_id: str, command: tuple[str, ...], ends_after: str | N
             await hub.runs.cancel(run.id)
             raise
     if run.status != RunStatus.FINISHED:
-        output.complain(run.error or f"the run {run.status.replace('_', ' ')}")
+        output.complain(views.ending(run))
     raise click.exceptions.Exit(run.exit_code if run.status == RunStatus.FINISHED and run.exit_code is not None else 1)
 
 

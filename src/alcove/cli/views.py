@@ -11,7 +11,7 @@ import click
 from alcove.cli import output
 from alcove.clock import Micros, instant, seconds
 from alcove.messages.model import Message
-from alcove.runs.model import Run
+from alcove.runs.model import Run, RunStatus
 from alcove.sessions.model import Session, Status
 from alcove.values import Json
 from alcove.workspaces.model import Usage
@@ -75,6 +75,14 @@ def run_json(run: Run) -> dict[str, Json]:
         "created_at": seconds(run.created_us),
         "ended_at": seconds(run.ended_us) if run.ended_us else None,
     }
+
+
+def ending(run: Run) -> str:
+    """Return a sentence about a run that ended otherwise than its program."""
+    if run.status == RunStatus.FAILED:
+        return run.error or "the run failed"
+    said = "the run timed out" if run.status == RunStatus.TIMED_OUT else f"the run was {run.status}"
+    return f"{said}: {run.error}" if run.error else said
 
 
 def write_sessions(sessions: Sequence[Session], now: Micros) -> None:
