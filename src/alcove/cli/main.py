@@ -41,6 +41,7 @@ _COMMANDS: Final = {
     "tail": _Place("runs", "tail", "Show what happens in the runs of a session, while it happens."),
     "runs": _Place("runs", "runs", "List runs, newest first."),
     "rm": _Place("sessions", "rm", "Move sessions and their descendants to the trash."),
+    "export": _Place("exporting", "export", "Write what there is to know of sessions to FILE.json."),
     "import": _Place("importing", "importing", "Import what other programs kept: json-sessions, session-dirs."),
     "scratch": _Place("scratch", "scratch", "Folders per trace id, for scripts: dir, ls, sweep."),
     "completion": _Place("completion", "completion", "Print what makes a shell complete session ids."),
