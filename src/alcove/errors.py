@@ -4,7 +4,7 @@ AlcoveError
 ├── InvalidError                 bad input: names the field, the limit and the remedy
 │   └── TooLargeError            past a limit in size
 ├── NotFoundError
-│   ├── SessionNotFoundError  RunNotFoundError  AgentNotFoundError  FileMissingError
+│   ├── SessionNotFoundError  RunNotFoundError  AgentNotFoundError  FileMissingError  KeyMissingError
 ├── ConflictError
 │   ├── AlreadyExistsError       an id or key is taken
 │   ├── SessionBusyError         a live run holds the session
@@ -13,6 +13,9 @@ AlcoveError
 │   ├── VersionMismatchError     If-Match does not match
 │   ├── IdempotencyError         the same key with another body
 │   └── SessionExpiredError      readable, but takes no more activity
+├── UnauthorizedError            nobody knows who is calling
+├── NotPermittedError            it is known, and may not
+├── RateLimitedError             too many requests for its key
 ├── DatabaseError
 │   ├── DatabaseBusyError  DatabaseFullError  DatabaseFailedError  SchemaError
 ├── StorageError                 the disk of the workspaces could not do it
@@ -121,6 +124,31 @@ class FileMissingError(NotFoundError):
     """There is no such file in the workspace."""
 
     code = "file_not_found"
+
+
+class KeyMissingError(NotFoundError):
+    """There is no such key."""
+
+    code = "key_not_found"
+
+
+class UnauthorizedError(AlcoveError):
+    """The caller did not say who it is, or is not believed."""
+
+    code = "unauthorized"
+
+
+class NotPermittedError(AlcoveError):
+    """The caller is known, and may not do this."""
+
+    code = "not_permitted"
+
+
+class RateLimitedError(AlcoveError):
+    """Too many requests came with this key; wait and try again."""
+
+    code = "rate_limited"
+    retryable = True
 
 
 class ConflictError(AlcoveError):

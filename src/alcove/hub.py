@@ -18,6 +18,7 @@ from alcove.errors import ConfigurationError
 from alcove.events.service import Events
 from alcove.lifecycle.service import Lifecycle
 from alcove.messages.service import Messages
+from alcove.principals.service import Keys
 from alcove.runs.service import Runs
 from alcove.runs.working import Workshop
 from alcove.sandbox.service import Sandbox
@@ -39,6 +40,7 @@ class Alcove:
         installation: The id of this installation.
         sessions: Identity, hierarchy, listing, deletion.
         messages: Histories.
+        keys: Who may call the server, and as what.
         events: What runs said.
         workspaces: Files of sessions; None when opened without.
         agents: Who can answer; `hub.agents.register` adds a function.
@@ -56,6 +58,7 @@ class Alcove:
         self.workspaces = workspaces
         self._required: frozenset[str] = frozenset()
         self.messages = Messages(database)
+        self.keys = Keys(database)
         self.events = Events(database)
         self.agents = Catalog(settings.agents, file=settings.file)
         self.workshop = Workshop(

@@ -74,6 +74,13 @@ RUN_FILE_BYTES: Final = 16 * 1024 * MIB  # one file; stops a runaway log
 RUN_TMP_BYTES: Final = 512 * MIB  # the private /tmp of `userns`, which is memory
 RUN_SHM_BYTES: Final = 256 * MIB  # the private /dev/shm of `userns`
 
+# Keys.
+KEY_RATE: Final = 1_000_000  # requests a second that may be asked for: more than any server answers
+USER_KEY_RATE: Final = 50  # of a user's key by default: no person is faster, and no script of one takes all
+KEY_BURST_S: Final = 2  # seconds' worth of requests that may come at once
+KEYS_KNOWN: Final = 10_000  # keys in memory; the one that has been there for longest is looked up anew
+DECISION_S: Final = 1.0  # how long what the database said about a key or a grant holds; then it is asked again
+
 # Server.
 BODY_BYTES: Final = 8 * MIB  # a JSON body; files have FILE_BYTES
 JSON_DEPTH: Final = 64

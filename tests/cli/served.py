@@ -14,7 +14,7 @@ import uvicorn
 import alcove.hub
 from alcove.hub import Alcove
 from alcove.server.app import App
-from alcove.server.auth import Gate, LoopbackGate
+from alcove.server.auth import Gate, PortGate
 from alcove.server.call import Site
 from alcove.server.door import RunDoor
 from alcove.server.protocol import configured
@@ -32,7 +32,7 @@ class Served:
 
     def __init__(self, folder: Path, gate: Gate | None = None) -> None:
         self._folder = folder
-        self._gate = gate or LoopbackGate(())
+        self._gate = gate
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="server")
         self._ready = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -63,6 +63,6 @@ class Served:
     async def _answer(self, hub: Alcove) -> None:
         site = Site(hub=hub, routes=ROUTES, metrics=Metrics(), stopping=asyncio.Event())
         hub.workshop.door = RunDoor(site)
-        self._server = uvicorn.Server(configured(App(site, self._gate)))
+        self._server = uvicorn.Server(configured(App(site, self._gate or PortGate(hub.keys))))
         self._ready.set()
         await self._server.serve([self._listener])

@@ -13,7 +13,7 @@ import alcove.hub
 from alcove.agents.base import AgentContext
 from alcove.hub import Alcove
 from alcove.server.app import App
-from alcove.server.auth import LoopbackGate, RunGate
+from alcove.server.auth import PortGate, RunGate
 from alcove.server.call import Site
 from alcove.server.routes import ROUTES
 from alcove.settings import load
@@ -73,7 +73,7 @@ def site(hub: Alcove) -> Site:
 @pytest.fixture
 def call(site: Site) -> Client:
     """The local administrator."""
-    return Client(App(site, LoopbackGate(["alcove.example.org"])))
+    return Client(App(site, PortGate(site.hub.keys, ["alcove.example.org"])))
 
 
 @pytest.fixture

@@ -263,10 +263,18 @@ def test_a_taken_port_is_said(tmp_path: Path, server: Server) -> None:
     assert list(tmp_path.iterdir()) == [], "nothing was opened"
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
-def test_only_the_loopback_is_served(tmp_path: Path, host: str) -> None:
-    with pytest.raises(ConfigurationError, match="loopback"):
-        asyncio.run(serving.serve(load(tmp_path, {"ALCOVE_HOST": host})))
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_without_keys_only_the_loopback_is_served(tmp_path: Path, host: str) -> None:
+    with pytest.raises(ConfigurationError, match="loopback") as caught:
+        asyncio.run(serving.serve(load(tmp_path, {"ALCOVE_HOST": host, "ALCOVE_PORT": "0"})))
+    assert "alcove key create" in caught.value.remedy
+
+
+@pytest.mark.parametrize(("host", "why"), [("192.0.2.1", "assign"), ("example.org", "IP address")])
+def test_an_address_that_is_not_this_machines_is_refused(tmp_path: Path, host: str, why: str) -> None:
+    with pytest.raises(ConfigurationError, match=why):
+        asyncio.run(serving.serve(load(tmp_path, {"ALCOVE_HOST": host, "ALCOVE_PORT": "0"})))
+    assert list(tmp_path.iterdir()) == [], "nothing was opened"
 
 
 def test_an_agent_that_could_call_the_server_is_refused(tmp_path: Path) -> None:

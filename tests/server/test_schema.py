@@ -19,7 +19,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 import alcove.hub
 from alcove.hub import Alcove
 from alcove.server.app import App
-from alcove.server.auth import LoopbackGate
+from alcove.server.auth import PortGate
 from alcove.server.call import Site
 from alcove.server.openapi import describe
 from alcove.server.protocol import configured
@@ -36,17 +36,18 @@ def _register(hub: Alcove) -> None:
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server in a thread of its own."""
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """A server in a thread of its own, and the key of its administrator."""
     folder = tmp_path_factory.mktemp("described")
     listener = socket.create_server(("127.0.0.1", 0))
-    started, servers = threading.Event(), list[uvicorn.Server]()
+    started, servers, secrets = threading.Event(), list[uvicorn.Server](), list[str]()
 
     async def serve() -> None:
         async with alcove.hub.open(settings=load(folder, {"ALCOVE_AGENT": "echo"})) as hub:
             _register(hub)
+            secrets.append((await hub.keys.create(role="admin")).secret)
             site = Site(hub=hub, routes=ROUTES, metrics=Metrics(), stopping=asyncio.Event())
-            server = uvicorn.Server(configured(App(site, LoopbackGate())))
+            server = uvicorn.Server(configured(App(site, PortGate(hub.keys))))
             servers.append(server)
             started.set()
             await server.serve([listener])
@@ -54,7 +55,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     assert started.wait(30)
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}", secrets[0]
     servers[0].should_exit = True
     thread.join(30)
     listener.close()
@@ -72,6 +73,8 @@ schema = schemathesis.openapi.from_dict(describe(ROUTES))
     derandomize=True,
     database=None,
 )
-def test_answers_are_as_described(case: schemathesis.Case[Any], address: str) -> None:
+def test_answers_are_as_described(case: schemathesis.Case[Any], served: tuple[str, str]) -> None:
     # A schema cannot say everything: cursors, ids that are taken, a message of blanks.
-    case.call_and_validate(base_url=address, timeout=20, excluded_checks=[positive_data_acceptance])
+    address, secret = served
+    head = {"Authorization": f"Bearer {secret}"}
+    case.call_and_validate(base_url=address, timeout=20, headers=head, excluded_checks=[positive_data_acceptance])

@@ -55,7 +55,7 @@ async def test_what_begins_no_id_is_refused(sessions: Sessions, prefix: str) -> 
 async def test_a_prefix_is_looked_up_in_the_index(sessions: Sessions, database: Database) -> None:
     if not isinstance(database, SqliteDatabase):
         return
-    sql = next(queries.by_prefix(0, "default", "ab", False, 5)).sql
+    sql = next(queries.by_prefix(0, "default", None, "ab", False, 5)).sql
     plan = await execute(database, f"EXPLAIN QUERY PLAN {sql}", 0, "ab", "ab~", "default", 5)
     assert any("id>?" in row[3] and "id<?" in row[3] for row in plan), plan
     assert not any("SCAN" in row[3] for row in plan), plan

@@ -8,6 +8,7 @@ import msgspec
 
 from alcove.clock import Micros
 from alcove.messages.model import Detail, Message, Part
+from alcove.principals.model import Key
 from alcove.runs.model import Run
 from alcove.sessions.model import Session
 from alcove.values import Metadata
@@ -195,6 +196,47 @@ class AgentsAnswer(msgspec.Struct):
     """Who can answer."""
 
     agents: list[AgentAnswer]
+
+
+class KeyAnswer(msgspec.Struct, kw_only=True):
+    """A key as it goes over the wire."""
+
+    key_id: str
+    role: str
+    tenant: str
+    user_id: str
+    label: str
+    rate_per_s: int
+    created_at: float
+    expires_at: float | None
+    revoked_at: float | None
+    last_used_at: float | None
+
+    def record(self) -> Key:
+        """Return it as the hub would."""
+        times = (self.created_at, self.expires_at, self.revoked_at, self.last_used_at)
+        return Key(
+            self.key_id,
+            self.tenant,
+            self.role,
+            self.user_id,
+            self.label,
+            self.rate_per_s,
+            *(_micros(time) for time in times),
+        )
+
+
+class SecretAnswer(msgspec.Struct):
+    """The secret of a new key."""
+
+    secret: str
+
+
+class KeysAnswer(msgspec.Struct, kw_only=True):
+    """A page of keys."""
+
+    keys: list[KeyAnswer]
+    next_cursor: str | None
 
 
 def _micros(at: float | None) -> Micros:

@@ -43,6 +43,7 @@ _COMMANDS: Final = {
     "rm": _Place("sessions", "rm", "Move sessions and their descendants to the trash."),
     "export": _Place("exporting", "export", "Write what there is to know of sessions to FILE.json."),
     "import": _Place("importing", "importing", "Import what other programs kept: json-sessions, session-dirs."),
+    "key": _Place("keys", "key", "Keys of the server: create, ls, revoke."),
     "scratch": _Place("scratch", "scratch", "Folders per trace id, for scripts: dir, ls, sweep."),
     "completion": _Place("completion", "completion", "Print what makes a shell complete session ids."),
 }

@@ -239,7 +239,7 @@ def complain(message: str, hint: str = "") -> None:
 
 def exit_code(error: AlcoveError) -> int:
     """Return the exit code of an error."""
-    if error.code in {"unauthorized", "forbidden"}:
+    if error.code in {"unauthorized", "forbidden", "not_permitted"}:
         return UNAUTHORIZED
     return next((code for kind, code in _CODES if isinstance(error, kind)), ERROR)
 

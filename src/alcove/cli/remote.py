@@ -23,6 +23,7 @@ from alcove.durations import ttl_us
 from alcove.events.model import FINISHED, Event
 from alcove.lifecycle.service import Receipt
 from alcove.messages.model import Message
+from alcove.principals.model import Issued, Key, KeyPage
 from alcove.runs.model import Reply, Run, RunPage
 from alcove.sessions import rules
 from alcove.sessions.model import Page, Session
@@ -50,6 +51,7 @@ class Remote:
         self.runs = RemoteRuns(wire)
         self.events = RemoteEvents(wire)
         self.workspaces = RemoteWorkspaces(wire)
+        self.keys = RemoteKeys(wire)
 
     async def agents(self) -> list[str]:
         """Return the names of those who can answer."""
@@ -309,3 +311,36 @@ class RemoteWorkspaces:
 
 def _file(session_id: str, path: str) -> str:
     return at("sessions", session_id, "files", *path.split("/"))
+
+
+@final
+class RemoteKeys:
+    """`hub.keys` of a server."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    async def create(
+        self,
+        *,
+        role: str,
+        tenant: str = "default",
+        user_id: str = "",
+        label: str = "",
+        ttl_s: float | None = None,
+        rate_per_s: int | None = None,
+    ) -> Issued:
+        """Make a key: see `Keys.create`."""
+        body = {"role": role, "tenant": tenant, "user_id": user_id, "label": label, "ttl_s": ttl_s}
+        answer = await self._wire.ask("POST", at("keys"), body={**body, "rate_per_s": rate_per_s})
+        return Issued(answer.read(answers.KeyAnswer).record(), answer.read(answers.SecretAnswer).secret)
+
+    async def list(self, *, limit: int = limits.PAGE_DEFAULT, cursor: str | None = None) -> KeyPage:
+        """List keys: see `Keys.list`."""
+        answer = await self._wire.ask("GET", at("keys"), query={"limit": limit, "cursor": cursor})
+        page = answer.read(answers.KeysAnswer)
+        return KeyPage([one.record() for one in page.keys], page.next_cursor)
+
+    async def revoke(self, key_id: str) -> Key:
+        """Revoke a key: see `Keys.revoke`."""
+        return (await self._wire.ask("DELETE", at("keys", key_id))).read(answers.KeyAnswer).record()

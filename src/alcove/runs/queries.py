@@ -207,11 +207,18 @@ def ask_cancel(now: Micros, run_id: str) -> Steps[Run]:
     return (yield from get(now, run_id))
 
 
-def page(now: Micros, session_id: str | None, limit: int, cursor: str | None) -> Steps[RunPage]:
-    """Return runs, newest first: of one session, or of all."""
+def page(
+    now: Micros, session_id: str | None, tenant: str | None, user_id: str | None, limit: int, cursor: str | None
+) -> Steps[RunPage]:
+    """Return runs, newest first: of one session, or of the sessions of a tenant or of its user, or of all."""
     created, after = decode_cursor(cursor) if cursor else (2**63 - 1, "")
-    condition, values = ("session_id = ? AND ", (session_id,)) if session_id is not None else ("", ())
-    narrowed: tuple[Value, ...] = (*values, created, after, limit + 1)
+    wanted = {"session_id": session_id, "s.tenant": tenant, "s.user_id": user_id}
+    given = {column: value for column, value in wanted.items() if value is not None}
+    owned = "".join(f" AND {column} = ?" for column in given if column.startswith("s."))
+    condition = "session_id = ? AND " if session_id is not None else ""
+    if owned:
+        condition += f"EXISTS (SELECT 1 FROM sessions s WHERE s.id = runs.session_id{owned}) AND "
+    narrowed: tuple[Value, ...] = (*given.values(), created, after, limit + 1)
     rows = yield Statement(
         f"SELECT {_COLUMNS} FROM runs WHERE {condition}(created_at, id) < (?, ?) "
         "ORDER BY created_at DESC, id DESC LIMIT ?",

@@ -209,10 +209,16 @@ class Runs:
         return await self._database.read(queries.get, run_id)
 
     async def list(
-        self, session_id: str | None = None, *, limit: int = limits.PAGE_DEFAULT, cursor: str | None = None
+        self,
+        session_id: str | None = None,
+        *,
+        tenant: str | None = None,
+        user_id: str | None = None,
+        limit: int = limits.PAGE_DEFAULT,
+        cursor: str | None = None,
     ) -> RunPage:
-        """List runs, newest first: of one session, or of all."""
-        return await self._database.read(queries.page, session_id, page_limit(limit), cursor)
+        """List runs, newest first: of one session, of the sessions of a tenant or of one of its users, or of all."""
+        return await self._database.read(queries.page, session_id, tenant, user_id, page_limit(limit), cursor)
 
     async def cancel(self, run_id: str) -> Run:
         """Cancel a run and return it: ended, when this process looks after it; another one is asked to end it.

@@ -14,6 +14,8 @@ from starlette.types import Message, Receive, Scope, Send
 from alcove import ids
 from alcove.clock import SystemClock
 from alcove.errors import AlcoveError, InvalidError, RunNotFoundError, SessionNotFoundError
+from alcove.principals import rules
+from alcove.principals.model import Role
 from alcove.server import problems
 from alcove.server.auth import Gate
 from alcove.server.call import Call, Site
@@ -31,6 +33,7 @@ _CLOSE: Final = (b"connection", b"close")
 _CLIENT_LEFT: Final = 499  # no status that anybody is sent; the number is nginx's
 _SERVER_ERROR: Final = 500
 _TIMED_OUT: Final = 408
+_FRANK: Final = frozenset({Role.ADMIN, Role.SERVICE})  # who may read about the server itself
 
 
 @final
@@ -68,7 +71,7 @@ class App:
         try:
             answer = await self._answer(call)
         except AlcoveError as error:
-            told = problems.problem(error, call.request_id, frank=call.principal.kind != "run")
+            told = problems.problem(error, call.request_id, frank=call.principal.role in _FRANK)
             if told.status == _SERVER_ERROR:
                 _log.error("request failed", exc_info=error, extra={"request_id": call.request_id})
             await _send_problem(call, told, send, allow=error.details.get("allow"))
@@ -87,10 +90,10 @@ class App:
             call.route, call.path = self._router.find(scope["method"], scope["raw_path"])
         finally:
             # Also on a path that there is not: a stranger is not told which there are.
-            call.principal = self._gate.admit(call.head, call.route)
+            call.principal = await self._gate.admit(call.head, call.route)
         route = call.route
         call.status = route.status
-        _check_reach(call)
+        await _check_reach(call)
         arguments = [call.query()] if route.query or scope["query_string"] else []
         if route.body:
             arguments.append(await call.body())
@@ -103,17 +106,18 @@ def _router(routes: tuple[Route, ...]) -> Router:
     return Router(routes)
 
 
-def _check_reach(call: Call) -> None:
-    """Raise, for a session or run that the caller may not see, what is raised for one that there is not."""
+async def _check_reach(call: Call) -> None:
+    """Raise what the caller may not do; for a session that it may not see, what is raised for one that there is not."""
+    if call.principal.role is Role.RUN:
+        if not call.route.run:
+            raise problems.no_path()
+    else:
+        rules.check(call.principal, call.route.permission)
     session_id = call.path.get("session_id")
-    principal = call.principal
-    if principal.kind == "run" and not call.route.run:
-        raise problems.no_path()
     if session_id is not None:
         if not _could_be(session_id):
             raise SessionNotFoundError("there is no session of such an id", field="session_id")
-        if principal.session_id not in {"", session_id}:
-            raise SessionNotFoundError(f"there is no session {session_id}", field="session_id", session_id=session_id)
+        await call.reach(session_id)
     run_id = call.path.get("run_id")
     if run_id is not None and not _could_be(run_id):
         raise RunNotFoundError("there is no run of such an id", field="run_id")

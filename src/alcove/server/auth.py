@@ -5,70 +5,70 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
-from typing import Final, Literal, Protocol, final
+from typing import Final, Protocol, final
 from urllib.parse import urlsplit
 
-import msgspec
-
-from alcove.server.problems import ForbiddenError, MisdirectedError, UnauthorizedError
-from alcove.server.route import Route
+from alcove.errors import UnauthorizedError
+from alcove.principals.model import LOCAL, NOBODY, Principal, Role
+from alcove.principals.service import Keys
+from alcove.server.problems import ForbiddenError, MisdirectedError
+from alcove.server.route import UNMATCHED, Route
 
 Headers = Mapping[bytes, bytes]
 _LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
-class Principal(msgspec.Struct, frozen=True, kw_only=True):
-    """Who is calling.
-
-    Attributes:
-        kind: `admin` may do everything; `run` is a program, limited to reading its own session; `nobody` nothing.
-        tenant: Whose sessions it sees.
-        session_id: The session of a run, `''` for an administrator.
-        run_id: The run itself.
-    """
-
-    kind: Literal["admin", "run", "nobody"]
-    tenant: str = "default"
-    session_id: str = ""
-    run_id: str = ""
-
-
-NOBODY: Final = Principal(kind="nobody")
-
-
 class Gate(Protocol):
     """What stands before the routes of one listening socket."""
 
-    def admit(self, headers: Headers, route: Route) -> Principal:
+    async def admit(self, headers: Headers, route: Route) -> Principal:
         """Return who is calling, or raise why the call is refused."""
         ...
 
 
 @final
-class LoopbackGate:
-    """Takes whoever reaches the loopback port for the local administrator, unless a web page sent him.
+class PortGate:
+    """Stands before a TCP port: no page of another origin comes in and, once there are keys, nobody without one.
 
-    A page may make a browser call this port: under a name that it made point here (the Host tells), or across sites
-    (Origin and Sec-Fetch-Site tell). A page on another port of this machine counts as foreign too.
+    While there are none, whoever reaches a port of the loopback is taken for the local administrator. A page may make a
+    browser call it: under a name that it made point here (the Host tells), or across sites (Origin and Sec-Fetch-Site
+    tell). A page on another port of this machine counts as foreign too.
 
     Args:
+        keys: Tells who holds one.
         allowed_hosts: Names besides those of the loopback under which a proxy may call.
+        loopback: Whether only this machine reaches the port. Otherwise a key is needed always, and any name is taken
+            unless some are listed: no page has the key.
     """
 
-    _admin = Principal(kind="admin")
+    def __init__(self, keys: Keys, allowed_hosts: Iterable[str] = (), *, loopback: bool = True) -> None:
+        self._keys = keys
+        self._loopback = loopback
+        listed = frozenset(name.lower() for name in allowed_hosts)
+        self._names = _LOOPBACK_NAMES | listed if loopback or listed else None
 
-    def __init__(self, allowed_hosts: Iterable[str] = ()) -> None:
-        self._names = _LOOPBACK_NAMES | {name.lower() for name in allowed_hosts}
-
-    def admit(self, headers: Headers, route: Route) -> Principal:
-        """Return the administrator.
+    async def admit(self, headers: Headers, route: Route) -> Principal:
+        """Return who is calling.
 
         Raises:
             MisdirectedError: The Host header is missing, or names another host.
             ForbiddenError: A page of another origin sent the request.
+            UnauthorizedError: It comes without a key where one is needed, or the key is not taken.
+            RateLimitedError: The key's holder asks too often.
         """
+        self._check_origin(headers, route)
+        if self._loopback and not await self._keys.exist():
+            return LOCAL
+        secret = _bearer(headers)
+        if secret is not None:
+            return await self._keys.authenticate(secret.decode("latin-1"))
+        if route.public and route is not UNMATCHED:  # a stranger is not told which paths there are
+            return NOBODY
+        raise UnauthorizedError(remedy="send Authorization: Bearer with a key; `alcove key create` makes one")
+
+    def _check_origin(self, headers: Headers, route: Route) -> None:
         host = headers.get(b"host", b"").decode("latin-1").lower()
-        if _name(host) not in self._names:
+        if self._names is not None and _name(host) not in self._names:
             raise MisdirectedError(
                 f"this server is not {host[:100]!r}",
                 field="host",
@@ -80,7 +80,6 @@ class LoopbackGate:
         site = headers.get(b"sec-fetch-site", b"none")
         if site not in {b"none", b"same-origin"} and not route.public:
             raise ForbiddenError(field="sec-fetch-site")
-        return self._admin
 
 
 def _host_of(origin: bytes) -> str | None:
@@ -101,19 +100,25 @@ class RunGate:
 
     def __init__(self, session_id: str, run_id: str, token: str) -> None:
         self._digest = _digest(token.encode())
-        self._principal = Principal(kind="run", session_id=session_id, run_id=run_id)
+        self._principal = Principal(role=Role.RUN, session_id=session_id, run_id=run_id)
 
-    def admit(self, headers: Headers, route: Route) -> Principal:
+    async def admit(self, headers: Headers, route: Route) -> Principal:
         """Return the run.
 
         Raises:
             UnauthorizedError: The token is missing or another one.
         """
         del route
-        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() != b"bearer" or not hmac.compare_digest(_digest(token.strip()), self._digest):
+        token = _bearer(headers)
+        if token is None or not hmac.compare_digest(_digest(token), self._digest):
             raise UnauthorizedError(remedy="send Authorization: Bearer with the value of ALCOVE_RUN_TOKEN")
         return self._principal
+
+
+def _bearer(headers: Headers) -> bytes | None:
+    """Return the credential that a request carries, None when it carries none."""
+    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+    return token.strip() if scheme.lower() == b"bearer" else None
 
 
 def _name(host: str) -> str:

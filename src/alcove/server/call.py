@@ -14,10 +14,11 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
 from alcove import ids, limits
-from alcove.errors import InvalidError, RunNotFoundError, TooLargeError
+from alcove.errors import InvalidError, RunNotFoundError, SessionNotFoundError, TooLargeError
 from alcove.hub import Alcove
+from alcove.principals.model import NOBODY, Role
+from alcove.principals.rules import own_user, sees
 from alcove.runs.model import Run
-from alcove.server.auth import NOBODY
 from alcove.server.problems import MediaTypeError, TimedOutError
 from alcove.server.route import UNMATCHED, Route
 from alcove.sessions.model import Session
@@ -109,7 +110,7 @@ class Call:
     @property
     def is_admin(self) -> bool:
         """Whether the caller administers the server."""
-        return self.principal.kind == "admin"
+        return self.principal.role is Role.ADMIN
 
     @property
     def session_id(self) -> str:
@@ -126,6 +127,31 @@ class Call:
         """Return the session in the path. Raises SessionNotFoundError."""
         return await self.hub.sessions.get(self.session_id)
 
+    async def reach(self, session_id: str) -> None:
+        """Let a session pass that exists for the caller: for every id that comes in a path or a body.
+
+        Raises:
+            SessionNotFoundError: There is none of that id, or it is another tenant's, user's or run's.
+        """
+        principal = self.principal
+        if principal.role is Role.ADMIN:
+            return
+        if principal.role is Role.RUN:
+            seen = principal.session_id == session_id
+        else:
+            owner = await self.hub.sessions.owner(session_id)
+            seen = owner is not None and sees(principal, *owner)
+        if not seen:
+            raise SessionNotFoundError(f"there is no session {session_id}", field="session_id", session_id=session_id)
+
+    def user(self, asked: str | None) -> str | None:
+        """Return the user that a request is about: the caller's own when it is bound to one, else the one asked for.
+
+        Raises:
+            NotPermittedError: Another one than its own.
+        """
+        return own_user(self.principal, asked)
+
     async def run(self) -> Run:
         """Return the run in the path.
 
@@ -133,8 +159,10 @@ class Call:
             RunNotFoundError: There is none, or it is of a session that is not the caller's.
         """
         run = await self.hub.runs.get(self.path["run_id"])
-        if self.principal.session_id not in {"", run.session_id}:
-            raise RunNotFoundError(f"there is no run {run.id}", field="run_id", run_id=run.id)
+        try:
+            await self.reach(run.session_id)
+        except SessionNotFoundError:
+            raise RunNotFoundError(f"there is no run {run.id}", field="run_id", run_id=run.id) from None
         return run
 
     def query(self) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias, TypeGuard
 import msgspec
 
 import alcove
-from alcove.errors import InvalidError, TooLargeError
+from alcove.errors import InvalidError, NotPermittedError, RateLimitedError, TooLargeError, UnauthorizedError
 from alcove.server.problems import (
     ForbiddenError,
     MediaTypeError,
@@ -35,12 +35,25 @@ _EVENT: Final = {
         "data": {"type": "string", "description": "More about it, as a JSON object."},
     },
 }
+_KEY: Final = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A key (`alcove key create`). On the loopback none is needed while there are none.",
+}
 _BODY_ERRORS: Final = (MediaTypeError, TimedOutError, TooLargeError)
-_EVERYWHERE: Final = (InvalidError, ForbiddenError, MisdirectedError)
+_EVERYWHERE: Final = (
+    InvalidError,
+    UnauthorizedError,
+    ForbiddenError,
+    NotPermittedError,
+    MisdirectedError,
+    RateLimitedError,
+)
 _ID: Final = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"}
 _PARAMETERS: Final[dict[str, Node]] = {
     "session_id": {"description": "Which session.", "schema": _ID},
     "run_id": {"description": "Which run.", "schema": _ID},
+    "key_id": {"description": "Which key.", "schema": _ID},
     "user": {
         "description": "The caller's own id of the user.",
         "schema": {"type": "string", "minLength": 1, "maxLength": 256},
@@ -79,7 +92,8 @@ def describe(routes: Iterable[Route]) -> Node:
         },
         "servers": [{"url": "/"}],
         "paths": paths,
-        "components": {"schemas": components},
+        "components": {"schemas": components, "securitySchemes": {"key": _KEY}},
+        "security": [{"key": []}],
     }
 
 
@@ -95,6 +109,8 @@ def _operation(route: Route, schemas: dict[Any, Node], components: dict[str, Any
         "x-permission": route.permission,
         "x-run": route.run,
     }
+    if route.public:
+        node["security"] = []
     if rest.strip():
         node["description"] = rest.strip()
     if route.body:

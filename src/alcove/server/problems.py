@@ -17,12 +17,6 @@ _RETRY_AFTER_S: Final = b"1"
 _ARGUMENT: Final = re.compile(r"\b(\w+)=True\b")
 
 
-class UnauthorizedError(AlcoveError):
-    """The caller did not say who it is, or is not believed."""
-
-    code = "unauthorized"
-
-
 class ForbiddenError(AlcoveError):
     """A page of another origin may not call this server."""
 
@@ -83,7 +77,9 @@ STATUSES: Final[dict[type[AlcoveError], int]] = {
     errors.GuaranteeError: 503,
     errors.AgentUnavailableError: 503,
     errors.ClosedError: 503,
-    UnauthorizedError: 401,
+    errors.UnauthorizedError: 401,
+    errors.NotPermittedError: 403,
+    errors.RateLimitedError: 429,
     ForbiddenError: 403,
     MethodNotAllowedError: 405,
     TimedOutError: 408,

@@ -18,7 +18,7 @@ from alcove import hub as installation, limits
 from alcove.errors import AgentNotFoundError, AlcoveError, ConfigurationError
 from alcove.hub import Alcove
 from alcove.server.app import App
-from alcove.server.auth import LoopbackGate
+from alcove.server.auth import PortGate
 from alcove.server.call import Site
 from alcove.server.door import RunDoor
 from alcove.server.protocol import configured
@@ -41,7 +41,7 @@ def run(settings: Settings, *, prepare: Callable[[Alcove], None] | None = None) 
         prepare: Called with the open hub before the first request: the place to register functions as agents.
 
     Raises:
-        ConfigurationError: The address is not of the loopback, the port is taken, or an agent could reach the port.
+        ConfigurationError: The address or port cannot be used, or there are no keys and others could reach it.
         AlcoveError: The hub cannot be opened.
     """
     logs.configure(settings.log)
@@ -51,17 +51,19 @@ def run(settings: Settings, *, prepare: Callable[[Alcove], None] | None = None) 
 
 async def serve(settings: Settings, *, prepare: Callable[[Alcove], None] | None = None) -> None:
     """Serve in a running event loop: see `run`."""
-    with _listening(settings.host, settings.port) as listener:
+    with _listening(settings.host, settings.port) as (listener, loopback):
         async with installation.open(settings=settings) as hub:
             if prepare:
                 prepare(hub)
             check_default(hub)
-            check_reach(hub)
+            if not await hub.keys.exist():
+                check_keyless(hub, loopback=loopback)
             for warning in settings.warnings:
                 _log.warning(warning)
             site = Site(hub=hub, routes=ROUTES, metrics=Metrics(), stopping=asyncio.Event())
             hub.workshop.door = RunDoor(site)
-            await _Server(site, settings.allowed_hosts).serve([listener])
+            gate = PortGate(hub.keys, settings.allowed_hosts, loopback=loopback)
+            await _Server(site, gate).serve([listener])
     _log.info("stopped")
 
 
@@ -75,6 +77,22 @@ def check_default(hub: Alcove) -> None:
         hub.agents.get(hub.settings.agent)
     except AgentNotFoundError as error:
         raise ConfigurationError(f"the default agent: {error.message}", field="agent", remedy=error.remedy) from error
+
+
+def check_keyless(hub: Alcove, *, loopback: bool) -> None:
+    """Make sure that nobody but this machine's user is taken for the administrator while there are no keys.
+
+    Raises:
+        ConfigurationError: Others reach the port, or a configured agent does.
+    """
+    if not loopback:
+        raise ConfigurationError(
+            f"{hub.settings.host} is not an address of the loopback, and there are no keys: whoever reached it would "
+            "be the administrator",
+            field="host",
+            remedy="make a key first (alcove key create --role admin), or use 127.0.0.1",
+        )
+    check_reach(hub)
 
 
 def check_reach(hub: Alcove) -> None:
@@ -99,7 +117,8 @@ def check_reach(hub: Alcove) -> None:
             f"agent {name!r} could call this server as its administrator ({what})",
             field="sandbox.rung" if open_rung else f"agents.{name}.network",
             remedy=("use another rung" if open_rung else 'set network = "none" for that agent')
-            + ", or allow it with ALCOVE_TRUST_HOST_AGENTS=true",
+            + ", or make a key (alcove key create --role admin), without which nobody is the administrator then, "
+            "or allow it with ALCOVE_TRUST_HOST_AGENTS=true",
         )
     hub.require("network")
 
@@ -108,8 +127,8 @@ def check_reach(hub: Alcove) -> None:
 class _Server(uvicorn.Server):
     """uvicorn's server, with our start, our signals and our order of stopping."""
 
-    def __init__(self, site: Site, allowed_hosts: tuple[str, ...]) -> None:
-        super().__init__(configured(App(site, LoopbackGate(allowed_hosts))))
+    def __init__(self, site: Site, gate: PortGate) -> None:
+        super().__init__(configured(App(site, gate)))
         self._site = site
         self._warming: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
@@ -169,20 +188,20 @@ async def _warm_up(hub: Alcove) -> None:
 
 
 @contextmanager
-def _listening(host: str, port: int) -> Generator[socket.socket]:
-    """Bind before anything is opened, so that a second server on the same port touches nothing."""
+def _listening(host: str, port: int) -> Generator[tuple[socket.socket, bool]]:
+    """Bind before anything is opened, so that a second server on the same port touches nothing.
+
+    Yields:
+        The socket, and whether only this machine reaches it.
+    """
     address = "127.0.0.1" if host == "localhost" else host
     try:
         family = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
         loopback = ipaddress.ip_address(address).is_loopback
     except ValueError:
-        family, loopback = socket.AF_INET, False
-    if not loopback:
         raise ConfigurationError(
-            f"{host!r} is not an address of the loopback: whoever reached it would be the administrator",
-            field="host",
-            remedy="use 127.0.0.1; to serve others, put a proxy that authenticates in front (keys come later)",
-        )
+            f"{host!r} is no IP address", field="host", remedy="use 127.0.0.1, or 0.0.0.0 for every interface"
+        ) from None
     # asyncio turns Nagle off only where the protocol is named; with it, every answer waits for the one before.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     with listener:
@@ -195,4 +214,4 @@ def _listening(host: str, port: int) -> Generator[socket.socket]:
                 field="port",
                 remedy="stop what listens there, or choose another with ALCOVE_PORT (0 for any free one)",
             ) from error
-        yield listener
+        yield listener, loopback

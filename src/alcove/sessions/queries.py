@@ -184,14 +184,26 @@ def get(now: Micros, session_id: str) -> Steps[Session]:
     return session
 
 
-def by_prefix(now: Micros, tenant: str, prefix: str, trashed: bool, limit: int) -> Steps[list[Session]]:
+def owner(now: Micros, session_id: str) -> Steps[tuple[str, str] | None]:
+    """Return tenant and user of a session, also of a trashed one, or None."""
+    rows = yield Statement("SELECT tenant, user_id FROM sessions WHERE id = ?", (session_id,))
+    return (rows[0][0], rows[0][1]) if rows else None
+
+
+def by_prefix(
+    now: Micros, tenant: str, user_id: str | None, prefix: str, trashed: bool, limit: int
+) -> Steps[list[Session]]:
     """Return sessions whose id begins with `prefix`, in order of id: in the trash, or outside it."""
     condition = "s.trashed_at > 0" if trashed else "s.trashed_at = 0"
+    values: list[Value] = [now, prefix, prefix + _AFTER_ID, tenant]
+    if user_id is not None:
+        condition += " AND s.user_id || '' = ?"
+        values.append(user_id)
     rows = yield Statement(
-        # A tenant that is no plain column cannot tempt a planner into reading all of that tenant's sessions.
+        # An owner that is no plain column cannot tempt a planner into reading all of its sessions.
         f"SELECT {_COLUMNS} FROM sessions s JOIN heads h ON h.session_id = s.id "
         f"WHERE s.id >= ? AND s.id < ? AND s.tenant || '' = ? AND {condition} ORDER BY s.id LIMIT ?",
-        (now, prefix, prefix + _AFTER_ID, tenant, limit),
+        (*values, limit),
     )
     return [Session(*row) for row in rows]
 

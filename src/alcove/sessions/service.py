@@ -80,7 +80,7 @@ class Sessions:
             )
         )
         body = msgspec.json.encode(msgspec.structs.replace(new, id=session_id or ""))
-        request = once(f"create:{tenant}", idempotency_key, body)
+        request = once(f"create:{tenant}:{user_id or ''}", idempotency_key, body)
         created, replayed = await write_once(self._database, request, queries.Created, queries.create, new, request)
         session = await self.get(created.session_id)
         if not replayed:
@@ -146,23 +146,30 @@ class Sessions:
         """Return a session, also an expired or trashed one, or None."""
         return await self._database.read(queries.find, session_id)
 
+    async def owner(self, session_id: str) -> tuple[str, str] | None:
+        """Return tenant and user of a session, which never change; also of a trashed one, or None."""
+        return await self._database.read(queries.owner, session_id)
+
     async def find_key(self, key: str, *, user_id: str = "", app: str = "", tenant: str = "default") -> Session | None:
         """Return the session that holds a key, or None."""
         return await self._database.read(queries.find_key, tenant, app, user_id, key)
 
-    async def find_prefix(self, prefix: str, *, trashed: bool = False, tenant: str = "default") -> list[Session]:
+    async def find_prefix(
+        self, prefix: str, *, trashed: bool = False, tenant: str = "default", user_id: str | None = None
+    ) -> list[Session]:
         """Return sessions whose id begins with `prefix`, in order of id, at most `limits.PREFIX_SESSIONS` of them.
 
         Args:
             prefix: At least one character. A session with exactly this id comes first.
             trashed: Look in the trash instead of outside it.
             tenant: Whose.
+            user_id: Of this user only.
 
         Raises:
             InvalidError: No id begins so.
         """
         ids.session_id(prefix)
-        return await self._database.read(queries.by_prefix, tenant, prefix, trashed, limits.PREFIX_SESSIONS)
+        return await self._database.read(queries.by_prefix, tenant, user_id, prefix, trashed, limits.PREFIX_SESSIONS)
 
     async def list(
         self,
@@ -232,10 +239,17 @@ class Sessions:
             queries.ids_of, tenant, ids.name(user_id, field="user_id"), page_limit(limit), cursor
         )
 
-    async def children(self, session_id: str, *, limit: int = limits.PAGE_DEFAULT, cursor: str | None = None) -> Page:
-        """List the direct children of a session, newest first."""
-        session = await self.get(session_id)
-        return await self.list(parent_id=session_id, limit=limit, cursor=cursor, tenant=session.tenant)
+    async def children(
+        self,
+        session_id: str,
+        *,
+        user_id: str | None = None,
+        limit: int = limits.PAGE_DEFAULT,
+        cursor: str | None = None,
+    ) -> Page:
+        """List the direct children of a session, newest first: of one user, or all."""
+        tenant = (await self.get(session_id)).tenant
+        return await self.list(parent_id=session_id, user_id=user_id, limit=limit, cursor=cursor, tenant=tenant)
 
     async def tree(self, session_id: str, *, limit: int = limits.TREE_SESSIONS) -> list[Session]:
         """Return a session and its descendants, nearest first, at most `limit` of them."""

@@ -17,6 +17,7 @@ from alcove.archive import model as _alcove_archive_model, service as _alcove_ar
 from alcove.events import model as _alcove_events_model
 from alcove.lifecycle import service as _alcove_lifecycle_service
 from alcove.messages import model as _alcove_messages_model
+from alcove.principals import model as _alcove_principals_model
 from alcove.runs import model as _alcove_runs_model
 from alcove.sessions import model as _alcove_sessions_model
 from alcove.sync import doors as _alcove_sync_doors
@@ -34,6 +35,8 @@ class Alcove:
     def events(self) -> Events: ...
     @property
     def installation(self) -> str: ...
+    @property
+    def keys(self) -> Keys: ...
     @property
     def messages(self) -> Messages: ...
     @property
@@ -91,6 +94,37 @@ class Events:
 
     def wake(self, run_id: str) -> None:
         """Tell this process's listeners that a run has new events."""
+
+class Keys:
+    """The keys of an installation. A key is told once, when it is made; what is kept is its SHA-256."""
+    def authenticate(self, secret: str) -> _alcove_principals_model.Principal:
+        """Return who holds a key, and count one request."""
+
+    def create(
+        self,
+        *,
+        role: str = "service",
+        tenant: str = "default",
+        user_id: str = "",
+        label: str = "",
+        ttl_s: float | None = None,
+        rate_per_s: int | None = None,
+    ) -> _alcove_principals_model.Issued:
+        """Make a key."""
+
+    def exist(self) -> bool:
+        """Return whether there was ever a key: from then on nobody comes in without one. Known within a second."""
+
+    def get(self, key_id: str) -> _alcove_principals_model.Key:
+        """Return a key."""
+
+    def list(
+        self, *, tenant: str | None = None, limit: int = 50, cursor: str | None = None
+    ) -> _alcove_principals_model.KeyPage:
+        """List keys, newest first, revoked and expired ones too: of one tenant, or of all."""
+
+    def revoke(self, key_id: str) -> _alcove_principals_model.Key:
+        """Revoke a key for good: at once in this process, within `limits.DECISION_S` in every other."""
 
 class Messages:
     """Appends to histories and reads them. Each method is one transaction."""
@@ -170,9 +204,15 @@ class Runs:
         """Return a run."""
 
     def list(
-        self, session_id: str | None = None, *, limit: int = 50, cursor: str | None = None
+        self,
+        session_id: str | None = None,
+        *,
+        tenant: str | None = None,
+        user_id: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
     ) -> _alcove_runs_model.RunPage:
-        """List runs, newest first: of one session, or of all."""
+        """List runs, newest first: of one session, of the sessions of a tenant or of one of its users, or of all."""
 
     def recover(self) -> int:
         """Mark runs lost whose holder is gone, end what they left, and return how many. Done when Alcove opens."""
@@ -202,8 +242,10 @@ class Runs:
 
 class Lifecycle:
     """Sessions with their folders and their ends. Sessions that it returns singly are handles."""
-    def children(self, session_id: str, *, limit: int = 50, cursor: str | None = None) -> _alcove_sessions_model.Page:
-        """List the direct children of a session, newest first."""
+    def children(
+        self, session_id: str, *, user_id: str | None = None, limit: int = 50, cursor: str | None = None
+    ) -> _alcove_sessions_model.Page:
+        """List the direct children of a session, newest first: of one user, or all."""
 
     def count(self) -> int:
         """Return how many sessions there are outside the trash, of all tenants. Looks at each."""
@@ -237,7 +279,7 @@ class Lifecycle:
         """Return the session that holds a key, or None."""
 
     def find_prefix(
-        self, prefix: str, *, trashed: bool = False, tenant: str = "default"
+        self, prefix: str, *, trashed: bool = False, tenant: str = "default", user_id: str | None = None
     ) -> _builtins.list[_alcove_sessions_model.Session]:
         """Return sessions whose id begins with `prefix`, in order of id, at most `limits.PREFIX_SESSIONS` of them."""
 
@@ -277,6 +319,9 @@ class Lifecycle:
         tenant: str = "default",
     ) -> tuple[Handle, bool]:
         """Find or make the user's live session: see `Sessions.live`. Its folder comes when it is first needed."""
+
+    def owner(self, session_id: str) -> tuple[str, str] | None:
+        """Return tenant and user of a session, which never change; also of a trashed one, or None."""
 
     def pin(self, session_id: str, pinned: bool = True) -> _alcove_sessions_model.Session:
         """Keep a session from expiring, or let it expire again."""

@@ -9,6 +9,7 @@ NAMES: Final = {
     "Archive": "alcove.archive.service:Archive",
     "Events": "alcove.events.service:Events",
     "Handle": "alcove.lifecycle.service:Handle",
+    "Keys": "alcove.principals.service:Keys",
     "Lifecycle": "alcove.lifecycle.service:Lifecycle",
     "Messages": "alcove.messages.service:Messages",
     "Runs": "alcove.runs.service:Runs",

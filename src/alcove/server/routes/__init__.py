@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from alcove.server.route import Route
-from alcove.server.routes import agents, chat, files, messages, runs, sessions, system, users
+from alcove.server.routes import agents, chat, files, keys, messages, runs, sessions, system, users
 
 ROUTES: Final[tuple[Route, ...]] = (
     *chat.ROUTES,
@@ -15,5 +15,6 @@ ROUTES: Final[tuple[Route, ...]] = (
     *runs.ROUTES,
     *users.ROUTES,
     *agents.ROUTES,
+    *keys.ROUTES,
     *system.ROUTES,
 )

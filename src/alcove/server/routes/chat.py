@@ -93,9 +93,13 @@ async def _start(call: Call, body: Chat) -> Run:
     """Start the run; a session that is made for it goes again when it cannot be started."""
     runs, key = call.hub.runs, call.idempotency_key
     session_id = body.session_id
-    if session_id is None:
+    if session_id is not None:
+        await call.reach(session_id)
+    else:
         made = await call.hub.sessions.create(
-            tenant=call.principal.tenant, idempotency_key=None if key is None else f"chat {key}"
+            user_id=call.user(None),
+            tenant=call.principal.tenant,
+            idempotency_key=None if key is None else f"chat {key}",
         )
         session_id = made.id
     try:

@@ -135,7 +135,13 @@ async def _so_far(call: Call, run_id: str, after: int) -> AsyncGenerator[Event]:
 
 
 async def _list(call: Call, session_id: str | None, query: Paging) -> RunList:
-    page = await call.hub.runs.list(session_id, limit=query.limit, cursor=given(query.cursor))
+    page = await call.hub.runs.list(
+        session_id,
+        tenant=None if call.is_admin else call.principal.tenant,
+        user_id=call.user(None),
+        limit=query.limit,
+        cursor=given(query.cursor),
+    )
     return RunList(runs=[run_view(call, run) for run in page.runs], next_cursor=page.next_cursor)
 
 

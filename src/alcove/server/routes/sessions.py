@@ -15,6 +15,7 @@ from alcove.errors import (
     VersionMismatchError,
 )
 from alcove.lifecycle.service import Receipt
+from alcove.principals.rules import sees
 from alcove.server.call import Call
 from alcove.server.route import Route
 from alcove.server.routes.views import (
@@ -153,9 +154,11 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True):
 
 async def create(call: Call, body: Creation) -> SessionView:
     """Create a session and its folder."""
+    if body.parent_id is not None:
+        await call.reach(body.parent_id)
     session = await call.hub.sessions.create(
         session_id=body.session_id,
-        user_id=body.user_id,
+        user_id=call.user(body.user_id),
         app=body.app,
         key=body.key,
         parent_id=body.parent_id,
@@ -176,11 +179,15 @@ async def list_sessions(call: Call, query: Filter) -> SessionPage:
     scalar where VALUE is one, else text. So `metadata.n=5` asks for the number and `metadata.n="5"` for the text.
     """
     if (prefix := given(query.prefix)) is not None:
-        trashed = query.status == Status.TRASHED
-        begun = await call.hub.sessions.find_prefix(prefix, trashed=trashed, tenant=call.principal.tenant)
+        begun = await call.hub.sessions.find_prefix(
+            prefix,
+            trashed=query.status == Status.TRASHED,
+            tenant=call.principal.tenant,
+            user_id=call.user(given(query.user_id)),
+        )
         return SessionPage(sessions=[session_view(call, one) for one in begun], next_cursor=None)
     page = await call.hub.sessions.list(
-        user_id=given(query.user_id),
+        user_id=call.user(given(query.user_id)),
         app=given(query.app),
         parent_id=given(query.parent_id),
         root_id=given(query.root_id),
@@ -227,7 +234,9 @@ async def summary(call: Call) -> SummaryView:
 
 async def children(call: Call, query: Paging) -> SessionPage:
     """List the direct children, newest first."""
-    page = await call.hub.sessions.children(call.session_id, limit=query.limit, cursor=given(query.cursor))
+    page = await call.hub.sessions.children(
+        call.session_id, user_id=call.user(None), limit=query.limit, cursor=given(query.cursor)
+    )
     return SessionPage(sessions=[session_view(call, one) for one in page.sessions], next_cursor=page.next_cursor)
 
 
@@ -236,11 +245,11 @@ async def spawn(call: Call, body: Child) -> SessionView:
     session = await call.hub.sessions.create(
         parent_id=call.session_id,
         title=body.title,
-        user_id=body.user_id,
+        user_id=call.user(body.user_id),
         agent=body.agent,
         key=body.key,
         metadata=body.metadata,
-        tenant=call.principal.tenant,
+        tenant=(await call.session()).tenant,
         idempotency_key=call.idempotency_key,
     )
     return _made(call, session)
@@ -249,7 +258,7 @@ async def spawn(call: Call, body: Child) -> SessionView:
 async def tree(call: Call, query: Part) -> Tree:
     """Show a session and its descendants, nearest first."""
     found = await call.hub.sessions.tree(call.session_id, limit=query.limit)
-    return Tree(sessions=[session_view(call, one) for one in found])
+    return Tree(sessions=[session_view(call, one) for one in found if sees(call.principal, one.tenant, one.user_id)])
 
 
 def _made(call: Call, session: Session) -> SessionView:

@@ -29,8 +29,9 @@ class Live(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 async def live(call: Call, body: Live) -> SessionView:
     """Find the user's live session of that key, or make it (201). It counts as activity; an expired one is replaced."""
+    user = call.user(call.path["user"]) or ""
     session, made = await call.hub.sessions.live(
-        call.path["user"], body.key, app=body.app, agent=body.agent, ttl_s=body.ttl_s, tenant=call.principal.tenant
+        user, body.key, app=body.app, agent=body.agent, ttl_s=body.ttl_s, tenant=call.principal.tenant
     )
     call.status = 201 if made else 200
     call.headers.append((b"etag", b'"%d"' % session.version))

@@ -1,0 +1,3 @@
+"""Who is calling: keys, roles, and what each role may do."""
+
+from __future__ import annotations
