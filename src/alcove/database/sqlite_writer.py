@@ -121,11 +121,17 @@ class Writer:
         self._turn.release()
         if self._wal_pages >= limits.CHECKPOINT_PAGES:
             self._queue.put((loop, []))
-        self._flushed(loop, done)
+        self._reply(done)
+        if loop in self._pending:
+            loop.call_soon(self._round, loop)
 
     def _flushed(self, loop: Loop, jobs: list[Job]) -> None:
-        """Answer the callers; what they submit next, and what waited meanwhile, is the next group."""
+        """Send what waited meanwhile on its way to the disk, then answer the callers: both work at the same time."""
         self._flushing = None
+        self._round(loop)
+        self._reply(jobs)
+
+    def _reply(self, jobs: list[Job]) -> None:
         for job in jobs:
             if job.future.done():
                 continue
@@ -133,8 +139,6 @@ class Writer:
                 job.future.set_result(job.result)
             else:
                 job.future.set_exception(job.error)
-        if loop in self._pending:
-            loop.call_soon(self._round, loop)
 
     # -- the thread ------------------------------------------------------------------------------------------------
 
