@@ -38,7 +38,9 @@ async def test_a_repetition_is_answered_while_the_session_is_busy_and_after_its_
     hub: Alcove, session: Handle
 ) -> None:
     run = await hub.runs.start(session.id, "sleep 1000", idempotency_key="key")
-    assert await hub.runs.start(session.id, "sleep 1000", idempotency_key="key") == await hub.runs.get(run.id)
+    assert not run.replayed
+    again = await hub.runs.start(session.id, "sleep 1000", idempotency_key="key")
+    assert again == run.as_started(replayed=True)
     await session.update(Changes(agent="q"))
     assert (await hub.runs.start(session.id, "sleep 1000", idempotency_key="key")).id == run.id
 

@@ -69,6 +69,33 @@ async def test_of_two_patches_of_one_version_one_wins(call: Client, own: str) ->
     assert (await call("PATCH", path, {"title": "three"}, headers={"if-match": "*"})).status == 200
 
 
+@pytest.mark.parametrize("query", ["", "?purge=true"])
+async def test_a_session_that_has_changed_is_not_deleted(call: Client, own: str, query: str) -> None:
+    path, tag = f"/api/v1/sessions/{own}", (await call("GET", f"/api/v1/sessions/{own}")).headers["etag"]
+    assert (await call("PATCH", path, {"title": "changed"})).status == 200
+    answer = await call("DELETE", path + query, headers={"if-match": tag})
+    assert (answer.status, answer.json()["code"]) == (412, "version_mismatch")
+    assert (await call("GET", path)).json()["title"] == "changed"
+    assert (await call("DELETE", path + query, headers={"if-match": '"2"'})).status == 204
+    assert (await call("GET", path)).status == 404
+
+
+async def test_of_a_change_and_a_deletion_of_one_version_one_wins(call: Client, own: str) -> None:
+    path, tag = f"/api/v1/sessions/{own}", (await call("GET", f"/api/v1/sessions/{own}")).headers["etag"]
+    change = call("PATCH", path, {"title": "kept"}, headers={"if-match": tag})
+    changed, deleted = await asyncio.gather(change, call("DELETE", path, headers={"if-match": tag}))
+    assert (changed.status, deleted.status) in {(200, 412), (404, 204)}
+    assert (await call("GET", path)).status == changed.status
+
+
+async def test_what_is_in_the_trash_is_purged_at_its_version_only(call: Client, own: str) -> None:
+    path = f"/api/v1/sessions/{own}"
+    assert (await call("DELETE", path)).status == 204
+    assert (await call("DELETE", f"{path}?purge=true", headers={"if-match": '"7"'})).status == 412
+    assert (await call("DELETE", f"{path}?purge=true", headers={"if-match": '"1"'})).status == 204
+    assert (await call("DELETE", f"{path}?purge=true", headers={"if-match": '"1"'})).status == 404
+
+
 async def test_a_user_has_one_live_session(call: Client) -> None:
     answers = await asyncio.gather(*(call("PUT", "/api/v1/users/ana%40example.org/session") for _ in range(5)))
     assert sorted(answer.status for answer in answers) == [200, 200, 200, 200, 201]
@@ -81,20 +108,28 @@ async def _ten(call: Client, path: str, body: Any) -> list[Any]:
     return await asyncio.gather(*(call("POST", path, body, headers={"idempotency-key": "k"}) for _ in range(10)))
 
 
-async def test_a_session_is_created_once_per_key(call: Client) -> None:
-    answers = await _ten(call, "/api/v1/sessions", {"title": "x"})
+def _is_one_answer(answers: list[Any], status: int) -> None:
+    """Ten equal answers, nine of which say that they are repetitions."""
+    assert [answer.status for answer in answers] == [status] * 10
     assert len({answer.body for answer in answers}) == 1
+    assert [answer.headers.get("idempotent-replayed") for answer in answers].count("true") == 9
+
+
+async def test_a_session_is_created_once_per_key(call: Client) -> None:
+    _is_one_answer(await _ten(call, "/api/v1/sessions", {"title": "x"}), 201)
     assert len(await _ids(call)) == 1
     other = await call("POST", "/api/v1/sessions", {"title": "y"}, headers={"idempotency-key": "k"})
     assert (other.status, other.json()["code"]) == (422, "idempotency_mismatch")
 
 
+async def test_a_child_is_created_once_per_key(call: Client, own: str) -> None:
+    _is_one_answer(await _ten(call, f"/api/v1/sessions/{own}/children", {"title": "x"}), 201)
+    assert len((await call("GET", f"/api/v1/sessions/{own}/children")).json()["sessions"]) == 1
+
+
 async def test_messages_are_appended_once_per_key(call: Client, own: str) -> None:
     path = f"/api/v1/sessions/{own}/messages"
-    answers = await _ten(call, path, {"messages": [{"role": "user", "content": "hi"}], "expected_seq": 0})
-    assert len({answer.body for answer in answers}) == 1
-    assert [answer.status for answer in answers] == [201] * 10
-    assert sum(answer.headers.get("idempotent-replayed") == "true" for answer in answers) == 9
+    _is_one_answer(await _ten(call, path, {"messages": [{"role": "user", "content": "hi"}], "expected_seq": 0}), 201)
     assert len((await call("GET", path)).json()["messages"]) == 1
     other = await call(
         "POST", path, {"messages": [{"role": "user", "content": "ho"}]}, headers={"idempotency-key": "k"}
@@ -103,10 +138,26 @@ async def test_messages_are_appended_once_per_key(call: Client, own: str) -> Non
 
 
 @pytest.mark.usefixtures("agents")
+async def test_a_run_starts_once_per_key_and_a_late_repetition_is_answered_the_same(call: Client, own: str) -> None:
+    path, body = f"/api/v1/sessions/{own}/runs", {"message": "hi", "agent": "echo"}
+    answers = await _ten(call, path, body)
+    _is_one_answer(answers, 202)
+    run_id = answers[0].json()["run_id"]
+    assert (await call("GET", f"/api/v1/runs/{run_id}/events")).status in {200, 204}
+    late = await call("POST", path, body, headers={"idempotency-key": "k"})
+    assert (late.body, late.headers["idempotent-replayed"]) == (answers[0].body, "true")
+    assert (await call("GET", f"/api/v1/runs/{run_id}")).json()["status"] == "finished"
+
+
+@pytest.mark.usefixtures("agents")
+async def test_a_streamed_chat_runs_once_per_key(call: Client) -> None:
+    _is_one_answer(await _ten(call, "/api/v1/chat/stream", {"message": "hi", "agent": "echo"}), 200)
+    assert len((await call("GET", "/api/v1/runs")).json()["runs"]) == 1
+
+
+@pytest.mark.usefixtures("agents")
 async def test_a_chat_runs_once_per_key(call: Client) -> None:
-    answers = await _ten(call, "/api/v1/chat", {"message": "hi", "agent": "echo"})
-    assert [answer.status for answer in answers] == [200] * 10
-    assert len({answer.body for answer in answers}) == 1
+    _is_one_answer(await _ten(call, "/api/v1/chat", {"message": "hi", "agent": "echo"}), 200)
     assert len((await call("GET", "/api/v1/runs")).json()["runs"]) == 1
     assert len(await _ids(call)) == 1
     other = {"message": "ho", "agent": "echo"}

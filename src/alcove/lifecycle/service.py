@@ -49,11 +49,16 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Handle(Session, frozen=True, kw_only=True, eq=False):
-    """A session and its services. The fields are those of the moment it was read; `refresh` reads it again."""
+    """A session and its services. The fields are those of the moment it was read; `refresh` reads it again.
+
+    Attributes:
+        replayed: Whether it was created by an earlier call with the same idempotency key.
+    """
 
     sessions: Lifecycle
     messages: Messages
     runs: Runs
+    replayed: bool = False
 
     async def refresh(self) -> Handle:
         """Return the session as it is now."""
@@ -156,10 +161,12 @@ class Lifecycle(Sessions):
             tenant=tenant,
             idempotency_key=idempotency_key,
         )
-        _log.info("session created", extra={"session_id": session.id, "user_id": session.user_id})
-        return self._handle(session)
+        assert isinstance(session, Handle), "read by `get`"
+        if not session.replayed:
+            _log.info("session created", extra={"session_id": session.id, "user_id": session.user_id})
+        return session
 
-    async def _furnish(self, session: Session, request: Once | None) -> None:
+    async def _furnish(self, session: Session, request: Once | None) -> Session:
         """Make the folder. A session that cannot have one is taken back; a caller that goes away changes nothing."""
         try:
             if self._workspaces:
@@ -167,6 +174,10 @@ class Lifecycle(Sessions):
         except Exception:
             await self._take_back(session.id, request)
             raise
+        return session
+
+    def _again(self, session: Session) -> Session:
+        return msgspec.structs.replace(session, replayed=True)
 
     async def _take_back(self, session_id: str, request: Once | None) -> None:
         await self._database.write(session_queries.trash, session_id, ids.new_id(), 1)
@@ -210,18 +221,27 @@ class Lifecycle(Sessions):
         """Return a session: see `Sessions.get`."""
         return self._handle(await super().get(session_id))
 
-    async def delete(self, session_id: str, *, purge: bool = False) -> Receipt:
+    async def delete(self, session_id: str, *, purge: bool = False, version: int | None = None) -> Receipt:
         """Move a session and its descendants to the trash, or remove them for good.
 
         From the first step on nothing new starts in them; what runs is cancelled, and only then do their folders go.
         A purge that is interrupted is finished by purging the same session again.
 
+        Args:
+            session_id: Which session.
+            purge: Skip the trash, or empty it of this session.
+            version: When given, it goes only when it is at exactly that version; looked at in the transaction that
+                moves it to the trash.
+
         Raises:
+            VersionMismatchError: It is at another version.
             SessionNotFoundError: There is none of that id, or it is in the trash and `purge` is false.
         """
         trash_id = ids.new_id()
         went: list[str] = []
-        while step := await self._database.write(session_queries.trash, session_id, trash_id, limits.TREE_SESSIONS):
+        while step := await self._database.write(
+            session_queries.trash, session_id, trash_id, limits.TREE_SESSIONS, version
+        ):
             went += step
         if not went:
             await self._check_trashed(session_id, purge=purge)

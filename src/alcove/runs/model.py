@@ -47,6 +47,7 @@ class Run(msgspec.Struct, frozen=True):
         rung: The sandbox that it ran in, `''` until it started, `in-process` for a function.
         guarantees_json: What that rung was proven to guarantee on this machine.
         ended_us: 0 while it runs.
+        replayed: Whether it was started by an earlier call with the same idempotency key.
     """
 
     id: str
@@ -66,11 +67,27 @@ class Run(msgspec.Struct, frozen=True):
     guarantees_json: str
     created_us: Micros
     ended_us: Micros
+    replayed: bool = False
 
     @property
     def ended(self) -> bool:
         """Whether it has ended."""
         return self.status != RunStatus.RUNNING
+
+    def as_started(self, *, replayed: bool) -> Run:
+        """Return it as it was when it started: what every repetition of the start is answered."""
+        return msgspec.structs.replace(
+            self,
+            status=RunStatus.RUNNING,
+            exit_code=None,
+            error="",
+            answer_seq=0,
+            tree="",
+            rung="",
+            guarantees_json="",
+            ended_us=0,
+            replayed=replayed,
+        )
 
     @property
     def created_at(self) -> datetime:

@@ -96,7 +96,7 @@ class Runs:
             agent: Who answers; by default the session's agent, else the installation's.
             language: Language to reply in, for agents that are asked to.
             timeout_s: Wall time, at most `limits.RUN_TIMEOUT_S_MAX`; the agent's own by default.
-            idempotency_key: With it, a repetition returns the same run.
+            idempotency_key: With it, a repetition gets the first answer again: the same run, as it started.
 
         Raises:
             SessionNotFoundError, SessionExpiredError: There is no session to run in.
@@ -112,7 +112,7 @@ class Runs:
         body = ascii((agent, message, language, timeout_s))
         request = once(f"run:{session_id}", idempotency_key, body.encode())
         if request and (seen := await recall(self._database, request, Started)):
-            return await self.get(seen.run_id)
+            return (await self.get(seen.run_id)).as_started(replayed=True)
         answering = self._agents.get(agent or session.agent or self._default_agent)
         prompt = Prompt(message=message, history=await self._history(session_id, answering), language=language)
         # A caller that goes away must not leave a run that is recorded and that nobody looks after.
@@ -148,13 +148,13 @@ class Runs:
             raise
         if replayed:
             await job.work.clean()
-            return await self.get(started.run_id)
+            return (await self.get(started.run_id)).as_started(replayed=True)
         supervisor = Supervisor(self._database, self._events, started, job.work)
         task = asyncio.create_task(supervisor.supervise(), name=f"run {run_id}")
         self._live[run_id] = (supervisor, task)
         task.add_done_callback(lambda done: self._forget(run_id, done))
         _log.info("run started", extra={"run_id": run_id, "session_id": session_id, "agent": agent.name})
-        return await self.get(run_id)
+        return (await self.get(run_id)).as_started(replayed=False)
 
     async def stream(
         self, session_id: str, message: str, *, agent: str | None = None, timeout_s: float | None = None

@@ -144,6 +144,11 @@ class Call:
         if not seen:
             raise SessionNotFoundError(f"there is no session {session_id}", field="session_id", session_id=session_id)
 
+    def note_replay(self, replayed: bool) -> None:
+        """Tell the caller whether this is the answer to an earlier request with the same idempotency key."""
+        if replayed:
+            self.headers.append((b"idempotent-replayed", b"true"))
+
     def user(self, asked: str | None) -> str | None:
         """Return the user that a request is about: the caller's own when it is bound to one, else the one asked for.
 

@@ -309,10 +309,7 @@ def update(now: Micros, session_id: str, changes: Changes, version: int | None) 
     if not rows:
         return (yield from get(now, session_id))  # raises, and says why
     [(new_version, tenant, created, metadata, pinned, ttl)] = rows
-    if version is not None and new_version - 1 != version:
-        raise VersionMismatchError(
-            f"session {session_id} is at version {new_version - 1}, not {version}", field="version"
-        )
+    _check_version(session_id, new_version - 1, version)
     if isinstance(changes.title, str):
         yield Statement("UPDATE sessions SET title = ? WHERE id = ?", (changes.title, session_id))
     if isinstance(changes.agent, str):
@@ -325,6 +322,11 @@ def update(now: Micros, session_id: str, changes: Changes, version: int | None) 
         yield Statement("UPDATE sessions SET pinned = ?, ttl = ? WHERE id = ?", (pinned, ttl, session_id))
         yield Statement("UPDATE heads SET idle_limit = ? WHERE session_id = ?", (0 if pinned else ttl, session_id))
     return (yield from get(now, session_id))
+
+
+def _check_version(session_id: str, found: int, wanted: int | None) -> None:
+    if wanted is not None and found != wanted:
+        raise VersionMismatchError(f"session {session_id} is at version {found}, not {wanted}", field="version")
 
 
 def _merge_metadata(tenant: str, session_id: str, created: Micros, old: str, changes: Metadata) -> Steps[None]:
@@ -346,11 +348,17 @@ def touch(now: Micros, session_id: str) -> Steps[Session]:
     return (yield from get(now, session_id))
 
 
-def trash(now: Micros, session_id: str, trash_id: str, limit: int) -> Steps[list[str]]:
+def trash(now: Micros, session_id: str, trash_id: str, limit: int, version: int | None = None) -> Steps[list[str]]:
     """Move a session and its descendants to the trash, at most `limit` of them; return those that went, parents first.
 
-    Call it again with the same trash id until it returns nothing. Keys are free at once.
+    Call it again with the same trash id until it returns nothing. Keys are free at once. With `version`, only when the
+    session is at exactly that one, also when it is in the trash already.
     """
+    if version is not None:
+        for (found,) in (
+            yield Statement("UPDATE sessions SET version = version WHERE id = ? RETURNING version", (session_id,))
+        ):
+            _check_version(session_id, found, version)
     rows = yield Statement(
         # The condition is outside too: another trashing may take a session while this one waits for its row.
         "UPDATE sessions SET trash_id = ?, trashed_at = ? WHERE trashed_at = 0 AND id IN ("

@@ -83,12 +83,15 @@ class Sessions:
         request = once(f"create:{tenant}:{user_id or ''}", idempotency_key, body)
         created, replayed = await write_once(self._database, request, queries.Created, queries.create, new, request)
         session = await self.get(created.session_id)
-        if not replayed:
-            await self._furnish(session, request)
+        return self._again(session) if replayed else await self._furnish(session, request)
+
+    async def _furnish(self, session: Session, request: Once | None) -> Session:
+        """Give a new session what it has besides its rows: for who adds to this class. Here it is nothing."""
         return session
 
-    async def _furnish(self, session: Session, request: Once | None) -> None:
-        """Give a new session what it has besides its rows: for who adds to this class. Here it is nothing."""
+    def _again(self, session: Session) -> Session:
+        """Mark a session whose creation was repeated: for who adds to this class. Here there is no mark."""
+        return session
 
     async def spawn(
         self,

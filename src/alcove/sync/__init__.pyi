@@ -267,7 +267,9 @@ class Lifecycle:
     ) -> Handle:
         """Create a session and its folder: see `Sessions.create`. When the folder cannot be made, there is neither."""
 
-    def delete(self, session_id: str, *, purge: bool = False) -> _alcove_lifecycle_service.Receipt:
+    def delete(
+        self, session_id: str, *, purge: bool = False, version: int | None = None
+    ) -> _alcove_lifecycle_service.Receipt:
         """Move a session and its descendants to the trash, or remove them for good."""
 
     def find(self, session_id: str) -> _alcove_sessions_model.Session | None:
@@ -464,6 +466,8 @@ class Handle:
     def messages(self) -> Messages: ...
     @property
     def runs(self) -> Runs: ...
+    @property
+    def replayed(self) -> bool: ...
     @property
     def created_at(self) -> _datetime.datetime: ...
     @property

@@ -103,7 +103,7 @@ async def _start(call: Call, body: Chat) -> Run:
         )
         session_id = made.id
     try:
-        return await runs.start(
+        run = await runs.start(
             session_id,
             body.message,
             agent=body.agent,
@@ -116,6 +116,8 @@ async def _start(call: Call, body: Chat) -> Run:
         if body.session_id is None and key is None:
             await call.hub.sessions.delete(session_id, purge=True)
         raise
+    call.note_replay(run.replayed)
+    return run
 
 
 _ERRORS: Final = (

@@ -149,8 +149,7 @@ async def append(call: Call, body: Append) -> Place:
     appended = await call.hub.messages.append(
         call.session_id, body.messages, expected_seq=body.expected_seq, idempotency_key=call.idempotency_key
     )
-    if appended.replayed:
-        call.headers.append((b"idempotent-replayed", b"true"))
+    call.note_replay(appended.replayed)
     return Place(
         session_id=call.session_id, first_seq=appended.first_seq, last_seq=appended.last_seq, turn=appended.turn
     )

@@ -77,6 +77,7 @@ async def start(call: Call, body: Start) -> RunView:
         timeout_s=body.timeout_s,
         idempotency_key=call.idempotency_key,
     )
+    call.note_replay(run.replayed)
     call.headers.append((b"location", f"/api/v1/runs/{run.id}".encode()))
     return run_view(call, run)
 
@@ -175,7 +176,9 @@ ROUTES: Final = (
             IdempotencyError,
             TooLargeError,
         ),
-        headers={"Idempotency-Key": "A repetition with the same key and body gets the same run."},
+        headers={
+            "Idempotency-Key": "A repetition with the same key and body gets the same answer: the run, as it started."
+        },
     ),
     Route(
         "GET",

@@ -14,7 +14,7 @@ from alcove.errors import (
     SessionNotFoundError,
     VersionMismatchError,
 )
-from alcove.lifecycle.service import Receipt
+from alcove.lifecycle.service import Handle, Receipt
 from alcove.principals.rules import sees
 from alcove.server.call import Call
 from alcove.server.route import Route
@@ -214,8 +214,11 @@ async def update(call: Call, body: Patch) -> SessionView:
 
 
 async def delete(call: Call, query: Deletion) -> Receipt:
-    """Move a session and its descendants to the trash, or with `purge` remove them for good; runs are cancelled."""
-    receipt = await call.hub.sessions.delete(call.session_id, purge=query.purge)
+    """Move a session and its descendants to the trash, or with `purge` remove them for good; runs are cancelled.
+
+    With If-Match, only when it is at the version that it names.
+    """
+    receipt = await call.hub.sessions.delete(call.session_id, purge=query.purge, version=_version(call))
     if not query.receipt:
         return None  # type: ignore[return-value]
     call.status = 200
@@ -261,7 +264,8 @@ async def tree(call: Call, query: Part) -> Tree:
     return Tree(sessions=[session_view(call, one) for one in found if sees(call.principal, one.tenant, one.user_id)])
 
 
-def _made(call: Call, session: Session) -> SessionView:
+def _made(call: Call, session: Handle) -> SessionView:
+    call.note_replay(session.replayed)
     call.headers.append((b"location", f"/api/v1/sessions/{session.id}".encode()))
     return _tagged(call, session)
 
@@ -322,7 +326,16 @@ ROUTES: Final = (
         errors=(SessionNotFoundError, VersionMismatchError),
         headers={"If-Match": "The ETag of the version to change."},
     ),
-    Route("DELETE", _ONE, delete, permission="sessions.delete", status=204, others=(200,), errors=_NONE),
+    Route(
+        "DELETE",
+        _ONE,
+        delete,
+        permission="sessions.delete",
+        status=204,
+        others=(200,),
+        errors=(SessionNotFoundError, VersionMismatchError),
+        headers={"If-Match": "The ETag of the version to delete."},
+    ),
     Route("POST", f"{_ONE}/touch", touch, permission="sessions.update", errors=_NONE),
     Route("GET", f"{_ONE}/summary", summary, permission="sessions.read", errors=_NONE, run=True),
     Route("GET", f"{_ONE}/children", children, permission="sessions.read", errors=_NONE),
