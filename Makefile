@@ -4,8 +4,9 @@
 # Naming another PYTHON makes .venv anew. ARGS go to the program behind the word: `make test ARGS='-k lease -x'`.
 PYTHON ?= python3
 ARGS ?=
-# A file's tests stay together, because they share what is slow to make: a sandbox, a filled database.
-WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadfile
+# A file's tests stay together, because they share what is slow to make: a sandbox, a filled database. Two workers for
+# each processor, as most tests wait for a disk or for a program; in the order of the files, as the longest have few tests.
+WORKERS ?= --numprocesses $(shell expr 2 \* $$(nproc)) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 VENV := .venv
 BIN := $(VENV)/bin

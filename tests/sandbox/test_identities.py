@@ -67,14 +67,14 @@ def readable() -> Iterator[Path]:
         yield Path(folder)
 
 
-# The steps of a start, each broken in two ways on every rung: they are the same whoever starts it.
-SLOW = ("test_failures.py",)
+# What depends most on who starts a program. The rest is nearly the same for everybody, and takes minutes.
+ATTACKS = ("test_attacks.py", "test_neighbours.py")
 
 
 @pytest.mark.skipif(not ROOT, reason="this is an ordinary user already")
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("left_out", [SLOW, pytest.param((), marks=pytest.mark.long)], ids=["quick", "whole"])
-def test_everything_holds_for_an_ordinary_user(readable: Path, left_out: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("names", [ATTACKS, pytest.param(("",), marks=pytest.mark.long)], ids=["attacks", "everything"])
+def test_it_holds_for_an_ordinary_user(readable: Path, names: tuple[str, ...]) -> None:
     path, here = sys.path, Path(__file__)
     python = interpreter(path)
     if python is None:  # this checkout lies where another user cannot read it
@@ -83,7 +83,7 @@ def test_everything_holds_for_an_ordinary_user(readable: Path, left_out: tuple[s
     if python is None:
         pytest.skip("no Python of this version that another user may execute")
     options = ["-q", "-p", "no:cacheprovider", "-p", "no:randomly", "--durations=0"]
-    options += [f"--ignore={here.with_name(name)}" for name in (here.name, *left_out)]
-    done = as_nobody(python, "-B", "-m", "pytest", str(here.parent), *options, path=path, timeout_s=280)
+    options += [f"--ignore={here}", *(str(here.parent / name) for name in names)]
+    done = as_nobody(python, "-B", "-m", "pytest", *options, path=path, timeout_s=280)
     assert done.returncode == 0, done.stdout[-5000:]
     assert " passed" in done.stdout

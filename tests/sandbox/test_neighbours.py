@@ -11,7 +11,12 @@ import pytest
 
 from sandbox.conftest import PYTHON, ROOT, UIDS, World, line
 
-LOOK = "import glob\nfor p in glob.glob('/proc/[0-9]*/cmdline'):\n print(open(p).read().replace(chr(0), ' '))"
+LOOK = (
+    "import glob\n"
+    "for path in glob.glob('/proc/[0-9]*/cmdline'):\n"
+    "    try: print(open(path).read().replace(chr(0), ' '))\n"
+    "    except OSError: pass  # it ended meanwhile"
+)
 LOOK_BY_NUMBER = (
     "for pid in range(1, 1 << 16):\n"
     "    try: print(open(f'/proc/{pid}/cmdline').read().replace(chr(0), ' '))\n"
