@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from alcove import limits
-from alcove.agents.cleaning import may_explode, plain, without
+from alcove.agents.cleaning import plain, without
+from alcove.patterns import may_explode
 
 PIECES = st.sampled_from(
     [

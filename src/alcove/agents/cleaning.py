@@ -21,10 +21,6 @@ _ERASE: Final = "\x00"  # our mark for "erase from here to the end of the line"
 _MOVES = re.compile(r"([\r\b\x00])")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
-_ATOM = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
-_GROUP = re.compile(r"\((?:\?(?:P<\w+>|[a-zA-Z-]*:|<?[=!]|>))?([^()]*)\)(?:([*+?]|\{[\d,]*\})(\+?))?")
-_CHOICE = re.compile(r"[*+?{|]")
-
 
 def plain(text: str) -> str:
     """Return `text` as a terminal would show it: no escape sequence, nothing overwritten.
@@ -56,21 +52,6 @@ def without(text: str, patterns: Sequence[re.Pattern[str]]) -> str:
         if rest.strip() or not line.strip():
             lines.append(rest)
     return "\n".join(lines)
-
-
-def may_explode(pattern: str) -> bool:
-    """Return whether a repeated group of `pattern` has a repeat or a choice in it, as in `(a+)+` and `(a|a)*`.
-
-    Such a group may try exponentially many ways on a line of thirty characters. A possessive repeat, `(a+)++`, may not.
-    """
-    flat = _ATOM.sub("x", pattern)
-    while found := _GROUP.search(flat):
-        body, repeat, possessive = found.groups()
-        ambiguous = bool(_CHOICE.search(body))
-        if ambiguous and repeat not in {None, "?"} and not possessive:
-            return True
-        flat = f"{flat[: found.start()]}{'x*' if ambiguous else 'x'}{repeat or ''}{flat[found.end() :]}"
-    return False
 
 
 def _effect(sequence: re.Match[str]) -> str:

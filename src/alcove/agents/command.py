@@ -14,10 +14,11 @@ import msgspec
 
 from alcove import limits
 from alcove.agents.base import AgentInfo, Invocation, Line, Network, Prompt
-from alcove.agents.cleaning import may_explode, plain, without
+from alcove.agents.cleaning import plain, without
 from alcove.agents.transcript import Transcript
 from alcove.durations import duration_s
 from alcove.errors import AgentUnavailableError, ConfigurationError, InvalidError, TooLargeError
+from alcove.patterns import may_explode
 from alcove.settings import absolute
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
