@@ -38,19 +38,24 @@ def append(
             remedy="read what was appended meanwhile, then decide",
             last_seq=first_seq - 1,
         )
-    before = turn_count - opened
-    if opened:
-        yield Statement(
-            "INSERT INTO turns (session_id, number, status, run_id, opened_at, closed_at) "
-            "VALUES (?, ?, 'done', '', ?, ?)",
-            [(session_id, number, now, now) for number in range(before + 1, turn_count + 1)],
-            many=True,
-        )
-    yield insert(now, session_id, first_seq, placed(messages, before), messages)
+    yield from write(now, session_id, first_seq, turn_count - opened, messages)
     appended = Appended(first_seq, last_seq, turn_count)
     if request:
         yield remember(now, request, appended)
     return appended
+
+
+def write(now: Micros, session_id: str, seq: int, turns: int, messages: Sequence[Stored]) -> Steps[None]:
+    """Write messages from `seq` on, and the turns that they open after the first `turns`; the head has been moved."""
+    opened = turns_opened(messages)
+    if opened:
+        yield Statement(
+            "INSERT INTO turns (session_id, number, status, run_id, opened_at, closed_at) "
+            "VALUES (?, ?, 'done', '', ?, ?)",
+            [(session_id, number, now, now) for number in range(turns + 1, turns + opened + 1)],
+            many=True,
+        )
+    yield insert(now, session_id, seq, placed(messages, turns), messages)
 
 
 def insert(now: Micros, session_id: str, seq: int, turns: Sequence[int], messages: Sequence[Stored]) -> Statement:
