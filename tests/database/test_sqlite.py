@@ -15,6 +15,7 @@ from alcove import ids, limits
 from alcove.clock import Micros
 from alcove.database.op import Database, Rows, Statement, Steps
 from alcove.database.opening import open_database
+from alcove.database.sqlite import SqliteDatabase
 from alcove.errors import (
     ClosedError,
     DatabaseBusyError,
@@ -80,6 +81,15 @@ async def test_every_setting_is_in_force(database: Database) -> None:
         assert await execute(database, f"PRAGMA {name}") == [(value,)]
     [[readers]] = await database.read(_query_only)
     assert readers == 1
+
+
+async def test_a_statement_is_not_planned_anew_for_each_value(path: str) -> None:
+    database = await open_database(f"sqlite:///{path}")
+    assert isinstance(database, SqliteDatabase)
+    connection = database._connect()
+    assert connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, -1) == 1
+    connection.close()
+    await database.close()
 
 
 def _query_only(now: Micros) -> Steps[Rows]:

@@ -84,6 +84,9 @@ def _open_sqlite(path: str, kind: str, clock: Clock) -> Database:
         connection.set_busy_handler(busy_handler(clock))
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "trusted_schema = OFF"):
             connection.execute(f"PRAGMA {pragma}")  # one by one: apsw stops at the first row that nobody fetches
+        # Without it SQLite plans a statement with joins anew for each value that is bound, in case statistics (which we
+        # do not gather) say that the value is rare: four times the cost of reading a session.
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         connection.execute(f"PRAGMA journal_size_limit = {64 * limits.MIB}")
         return connection
 
