@@ -241,7 +241,7 @@ class Ours(Store):
                     (sid, user, sid, at),
                 )
                 db.execute(
-                    "INSERT INTO heads VALUES (?, ?, 0, ?, ?, 0, ?, 0, 0, 0, '', 0)",
+                    "INSERT INTO heads VALUES (?, ?, 0, ?, ?, 0, ?, 0, 0, 0, '', 0, 0, '', 0)",
                     (sid, count, count, (count + 1) // 2, at),
                 )
                 db.executemany(

@@ -9,6 +9,7 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # as type checkers take it; `typing` would be most of what this takes to load
 if TYPE_CHECKING:
+    from alcove.dialogs.model import Dialog as Dialog
     from alcove.errors import (
         AgentNotFoundError as AgentNotFoundError,
         AgentUnavailableError as AgentUnavailableError,
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
         DatabaseError as DatabaseError,
         DatabaseFailedError as DatabaseFailedError,
         DatabaseFullError as DatabaseFullError,
+        DefinitionError as DefinitionError,
+        DialogNotFoundError as DialogNotFoundError,
+        EventRefusedError as EventRefusedError,
         FileMissingError as FileMissingError,
         GuaranteeError as GuaranteeError,
         IdempotencyError as IdempotencyError,
@@ -64,8 +68,12 @@ __all__ = [
     "DatabaseError",
     "DatabaseFailedError",
     "DatabaseFullError",
+    "DefinitionError",
+    "Dialog",
+    "DialogNotFoundError",
     "Draft",
     "Event",
+    "EventRefusedError",
     "FileMissingError",
     "GuaranteeError",
     "IdempotencyError",
@@ -96,6 +104,7 @@ __all__ = [
 
 _PLACES = {
     "Alcove": "alcove.hub",
+    "Dialog": "alcove.dialogs.model",
     "Draft": "alcove.messages.model",
     "Event": "alcove.events.model",
     "Message": "alcove.messages.model",

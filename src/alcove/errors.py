@@ -2,9 +2,11 @@
 
 AlcoveError
 ├── InvalidError                 bad input: names the field, the limit and the remedy
-│   └── TooLargeError            past a limit in size
+│   ├── TooLargeError            past a limit in size
+│   └── DefinitionError          a dialog's definition has faults: file, line and name of each
 ├── NotFoundError
 │   ├── SessionNotFoundError  RunNotFoundError  AgentNotFoundError  FileMissingError  KeyMissingError
+│   ├── DialogNotFoundError
 ├── ConflictError
 │   ├── AlreadyExistsError       an id or key is taken
 │   ├── SessionBusyError         a live run holds the session
@@ -12,6 +14,7 @@ AlcoveError
 │   ├── StaleEpochError          a writer that lost its lease
 │   ├── VersionMismatchError     If-Match does not match
 │   ├── IdempotencyError         the same key with another body
+│   ├── EventRefusedError        the dialog's state does not take that event; names what it takes
 │   └── SessionExpiredError      readable, but takes no more activity
 ├── UnauthorizedError            nobody knows who is calling
 ├── NotPermittedError            it is known, and may not
@@ -96,6 +99,12 @@ class TooLargeError(InvalidError):
     code = "too_large"
 
 
+class DefinitionError(InvalidError):
+    """The definition of a dialog has faults."""
+
+    code = "definition_invalid"
+
+
 class NotFoundError(AlcoveError):
     """There is no such thing."""
 
@@ -151,6 +160,12 @@ class RateLimitedError(AlcoveError):
     retryable = True
 
 
+class DialogNotFoundError(NotFoundError):
+    """This session has no dialog, or there is no definition of that name."""
+
+    code = "dialog_not_found"
+
+
 class ConflictError(AlcoveError):
     """The request does not fit the present state."""
 
@@ -192,6 +207,12 @@ class IdempotencyError(ConflictError):
     """That idempotency key was used with another body; use a new key for a new request."""
 
     code = "idempotency_mismatch"
+
+
+class EventRefusedError(ConflictError):
+    """The dialog does not take that event where it stands."""
+
+    code = "event_refused"
 
 
 class SessionExpiredError(ConflictError):

@@ -14,6 +14,7 @@ from alcove.archive.service import Archive
 from alcove.clock import Clock, Micros
 from alcove.database.op import Database, Statement, Steps
 from alcove.database.opening import open_database
+from alcove.dialogs.service import Dialogs
 from alcove.errors import ConfigurationError
 from alcove.events.service import Events
 from alcove.lifecycle.service import Lifecycle
@@ -40,6 +41,7 @@ class Alcove:
         installation: The id of this installation.
         sessions: Identity, hierarchy, listing, deletion.
         messages: Histories.
+        dialogs: Declared state machines with slots, one in a session.
         keys: Who may call the server, and as what.
         events: What runs said.
         workspaces: Files of sessions; None when opened without.
@@ -58,6 +60,7 @@ class Alcove:
         self.workspaces = workspaces
         self._required: frozenset[str] = frozenset()
         self.messages = Messages(database)
+        self.dialogs = Dialogs(database)
         self.keys = Keys(database)
         self.events = Events(database)
         self.agents = Catalog(settings.agents, file=settings.file)
@@ -83,6 +86,7 @@ class Alcove:
             database,
             messages=self.messages,
             runs=self.runs,
+            dialogs=self.dialogs,
             workspaces=workspaces,
             ttl_s=settings.session_ttl_s,
         )

@@ -35,6 +35,23 @@ WINDOW_ROUNDS: Final = 1000
 WINDOW_MESSAGES: Final = 10_000  # looked at for one window: a session in which no user speaks has no rounds to find
 POP_MESSAGES: Final = 100
 
+# Dialogs.
+DIALOG_BYTES: Final = 256 * KIB  # one definition; a larger one is generated, and no person could draw it
+DIALOG_STATES: Final = 200
+DIALOG_EVENTS: Final = 200
+DIALOG_SLOTS: Final = 100
+DIALOG_NAME_CHARS: Final = 64  # names of states, slots and events: the state stands in the session's head
+DIALOG_MESSAGE_BYTES: Final = 4 * KIB  # what a time-out tells the user
+DIALOG_VERSIONS: Final = 200  # of one definition: each new one is compared with all
+DIALOGS_KNOWN: Final = 500  # definitions that a process remembers decoded
+DIALOG_FAULTS: Final = 10  # faults named in one error
+SLOTS_BYTES: Final = 64 * KIB  # all slots of a session as JSON: each step writes them
+SLOT_PATTERN_CHARS: Final = 256  # a text that is matched: a regex may take n^3 steps
+DUE_SESSIONS: Final = 100  # time-outs that one call of `fire_due` lets happen
+TOLD_LEASE_S: Final = 60  # whoever took a time-out and did not say that it is told is taken for gone after this
+TOLD_AGE_S: Final = 24 * 3600  # older time-outs are news to nobody
+EXPECTED_STEPS: Final = 2  # tries of a step: one that hopes to be alone, one that has locked the session
+
 # Files.
 PATH_BYTES: Final = 4095  # Linux PATH_MAX, less its NUL
 NAME_BYTES: Final = 255  # Linux NAME_MAX

@@ -41,6 +41,7 @@ class SessionAnswer(msgspec.Struct, kw_only=True):
     ttl_s: float | None
     version: int
     run_id: str | None
+    dialog_state: str | None = None
 
     def record(self) -> Session:
         """Return it as the hub would."""
@@ -67,6 +68,7 @@ class SessionAnswer(msgspec.Struct, kw_only=True):
             last_activity_us=_micros(self.last_activity),
             epoch=0,
             lease_run=self.run_id or "",
+            dialog_state=self.dialog_state or "",
             status=self.status,
         )
 

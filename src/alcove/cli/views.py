@@ -47,6 +47,7 @@ def session_json(session: Session, folder: Path | None) -> dict[str, Json]:
         "expires_at": expires_at.timestamp() if expires_at else None,
         "version": session.version,
         "run_id": session.lease_run or None,
+        "dialog_state": session.dialog_state or None,
     }
 
 

@@ -33,7 +33,9 @@ def purge(now: Micros, session_id: str, limit: int) -> Steps[Gone]:
         return Gone(messages, 0, more=True)
     for table, column, value, order in (
         ("turns", "session_id", session_id, "number"),
+        ("dialog_steps", "session_id", session_id, "version"),
         ("idempotency", "scope", f"append:{session_id}", "key"),
+        ("idempotency", "scope", f"dialog:{session_id}", "key"),
         ("idempotency", "scope", f"run:{session_id}", "key"),
     ):
         if (yield from _some(table, column, value, order, limit)):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 
 import msgspec
 
 from alcove import ids, limits
 from alcove.database.idempotency import Once
 from alcove.database.op import Database
-from alcove.errors import SessionNotFoundError
+from alcove.dialogs.model import Dialog, Step
+from alcove.dialogs.service import Dialogs
+from alcove.errors import SessionBusyError, SessionNotFoundError
 from alcove.events.model import Event
 from alcove.lifecycle import queries
 from alcove.messages.model import Appended, Draft, Message
@@ -20,7 +23,7 @@ from alcove.runs.service import Runs
 from alcove.sessions import queries as session_queries
 from alcove.sessions.model import Changes, Page, Session
 from alcove.sessions.service import Sessions
-from alcove.values import Metadata
+from alcove.values import Json, Metadata
 from alcove.workspaces.service import Workspaces
 
 _log = logging.getLogger("alcove.sessions")
@@ -58,6 +61,7 @@ class Handle(Session, frozen=True, kw_only=True, eq=False):
     sessions: Lifecycle
     messages: Messages
     runs: Runs
+    dialogs: Dialogs
     replayed: bool = False
 
     async def refresh(self) -> Handle:
@@ -81,6 +85,24 @@ class Handle(Session, frozen=True, kw_only=True, eq=False):
     async def window(self, rounds: int = 10) -> list[Message]:
         """Return the last rounds, as a model is shown them."""
         return await self.messages.window(self.id, rounds=rounds)
+
+    async def dialog(self) -> Dialog:
+        """Return the dialog: see `Dialogs.get`."""
+        return await self.dialogs.get(self.id)
+
+    async def step(
+        self, event: str, slots: Mapping[str, Json] | None = None, *, messages: Sequence[Draft] = ()
+    ) -> Step:
+        """Take an event: see `Dialogs.step`."""
+        return await self.dialogs.step(self.id, event, slots, messages=messages)
+
+    async def reset(self) -> None:
+        """Bring the dialog back to its start; the history stays."""
+        await self.dialogs.reset(self.id)
+
+    async def clear(self) -> None:
+        """Bring the dialog back to its start, if there is one, and hide the history: one transaction."""
+        await self.dialogs.reset(self.id, clear=True)
 
     async def spawn(self, *, title: str = "", agent: str | None = None, metadata: Metadata | None = None) -> Handle:
         """Create a child."""
@@ -114,6 +136,7 @@ class Lifecycle(Sessions):
         database: Where the rows are.
         messages: What handles append to.
         runs: What is ended before a session goes, and what handles run.
+        dialogs: What handles step, and what is due when a live session is replaced.
         workspaces: The folders; None for a hub without.
         ttl_s: Idle time of new sessions by default.
     """
@@ -124,12 +147,14 @@ class Lifecycle(Sessions):
         *,
         messages: Messages,
         runs: Runs,
+        dialogs: Dialogs,
         workspaces: Workspaces | None,
         ttl_s: float | None = None,
     ) -> None:
         super().__init__(database, ttl_s=ttl_s)
         self._messages = messages
         self._runs = runs
+        self._dialogs = dialogs
         self._workspaces = workspaces
 
     async def create(
@@ -217,6 +242,11 @@ class Lifecycle(Sessions):
         session, made = await super().live(user_id, key, app=app, agent=agent, ttl_s=ttl_s, tenant=tenant)
         return self._handle(session), made
 
+    async def _replaced(self, session_id: str) -> None:
+        """Let a wait in the expired session end as it was declared to, and not silently."""
+        with suppress(SessionNotFoundError, SessionBusyError):
+            await self._dialogs.fire(session_id)
+
     async def get(self, session_id: str) -> Handle:
         """Return a session: see `Sessions.get`."""
         return self._handle(await super().get(session_id))
@@ -295,4 +325,4 @@ class Lifecycle(Sessions):
 
     def _handle(self, session: Session) -> Handle:
         fields = (getattr(session, name) for name in Session.__struct_fields__)
-        return Handle(*fields, sessions=self, messages=self._messages, runs=self._runs)
+        return Handle(*fields, sessions=self, messages=self._messages, runs=self._runs, dialogs=self._dialogs)

@@ -22,11 +22,18 @@ from alcove.errors import (
 _FREE = "trashed = 0 AND lease_until <= ? AND (idle_limit = 0 OR last_activity + idle_limit > ?)"
 # This run still holds it.
 _HELD = "lease_run = ? AND epoch = ? AND lease_until > ?"
-_MOVE = (
-    "UPDATE heads SET last_seq = last_seq + ?, message_count = message_count + ?, turn_count = turn_count + ?, "
-    "last_activity = ? WHERE session_id = ? AND "
+# The same, expired or not.
+_QUIET = "trashed = 0 AND lease_until <= ?"
+_COUNT = "UPDATE heads SET last_seq = last_seq + ?, message_count = message_count + ?, turn_count = turn_count + ?"
+_MOVE = f"{_COUNT}, last_activity = ? WHERE session_id = ? AND "
+# The dialog is still at the version that was looked at.
+_STEP = (
+    "dialog_version = dialog_version + 1, dialog_state = ?, dialog_due = ? "
+    "WHERE session_id = ? AND dialog_version = ? AND "
 )
 _TAKE = f"{_MOVE}{_FREE} RETURNING last_seq, turn_count"
+_TAKE_STEP = f"{_COUNT}, last_activity = ?, {_STEP}{_FREE} RETURNING last_seq, turn_count"
+_TAKE_STEP_QUIET = f"{_COUNT}, {_STEP}{_QUIET} RETURNING last_seq, turn_count"
 _TAKE_FENCED = f"{_MOVE}{_HELD} RETURNING last_seq, turn_count"
 
 
@@ -59,6 +66,51 @@ def take(now: Micros, session_id: str, messages: int, turns: int, fence: Fence |
     if not rows:
         raise (yield from refusal(now, session_id, fence))
     return rows[0][0], rows[0][1]
+
+
+class Stand(msgspec.Struct, frozen=True):
+    """Where a dialog is to stand, if it is still at the version that was looked at.
+
+    Attributes:
+        version: The one that was looked at.
+        state: The new state.
+        due_us: When that times out, 0 for never.
+    """
+
+    version: int
+    state: str
+    due_us: Micros
+
+
+def take_step(
+    now: Micros, session_id: str, messages: int, turns: int, stand: Stand, *, quiet: bool = False
+) -> Steps[tuple[int, int] | None]:
+    """Lock the head, and move it and the dialog in it; None when the dialog has moved on meanwhile.
+
+    With `quiet` it is no activity, and an expired session takes it too: what time does, nobody did.
+
+    Raises:
+        SessionNotFoundError, SessionExpiredError, SessionBusyError: As `take` does.
+    """
+    if quiet:
+        rows = yield Statement(
+            _TAKE_STEP_QUIET,
+            (messages, messages, turns, stand.state, stand.due_us, session_id, stand.version, now),
+        )
+    else:
+        rows = yield Statement(
+            _TAKE_STEP,
+            (messages, messages, turns, now, stand.state, stand.due_us, session_id, stand.version, now, now),
+        )
+    if rows:
+        return rows[0][0], rows[0][1]
+    free = yield Statement(
+        f"SELECT 1 FROM heads WHERE session_id = ? AND {_QUIET if quiet else _FREE}",
+        (session_id, now) if quiet else (session_id, now, now),
+    )
+    if free:
+        return None
+    raise (yield from refusal(now, session_id))
 
 
 def hold(now: Micros, session_id: str, holder: str, lease: Micros) -> Steps[Fence]:

@@ -43,6 +43,7 @@ class Session(msgspec.Struct, frozen=True):
         ttl_us: How long it may be idle before it expires, 0 for ever.
         epoch: Raised whenever somebody takes the right to write.
         lease_run: The run that holds the session, `''` when none does.
+        dialog_state: The state of its dialog, `''` when it has none; as of the last thing that happened in it.
         status: As of the read.
     """
 
@@ -68,6 +69,7 @@ class Session(msgspec.Struct, frozen=True):
     last_activity_us: Micros
     epoch: int
     lease_run: str
+    dialog_state: str
     status: str
 
     @property

@@ -22,7 +22,7 @@ from alcove.values import Metadata
 
 _COLUMNS = """s.id, s.tenant, s.app, s.user_id, s.key, s.parent_id, s.root_id, s.depth, s.title, s.agent, s.metadata,
     s.pinned, s.ttl, s.version, s.created_at, h.last_seq, h.message_count, h.turn_count, h.child_count,
-    h.last_activity, h.epoch, h.lease_run,
+    h.last_activity, h.epoch, h.lease_run, h.dialog_state,
     CASE WHEN s.trashed_at > 0 THEN 'trashed'
          WHEN h.idle_limit > 0 AND h.last_activity + h.idle_limit <= ? THEN 'expired'
          ELSE 'active' END"""
@@ -39,7 +39,7 @@ class Created(msgspec.Struct, frozen=True):
 
 def create(now: Micros, new: NewSession, request: Once | None) -> Steps[Created]:
     """Insert a session with its place in the tree; parent, root and depth are decided here."""
-    yield from _insert(now, new)
+    yield from insert(now, new)
     if new.key is not None:
         taken = yield from _claim_key(now, new)
         if taken != new.id:
@@ -55,7 +55,8 @@ def create(now: Micros, new: NewSession, request: Once | None) -> Steps[Created]
     return created
 
 
-def _insert(now: Micros, new: NewSession) -> Steps[None]:
+def insert(now: Micros, new: NewSession) -> Steps[None]:
+    """Write the rows of a new session: its place in the tree, its head, its metadata."""
     app, user_id, agent, root_id, depth = new.app or "", new.user_id or "", new.agent or "", new.id, 0
     if new.parent_id:
         app, user_id, agent, root_id, depth = yield from _place_below(new)
@@ -134,36 +135,6 @@ def _claim_key(now: Micros, new: NewSession) -> Steps[str]:
         (new.key, new.id),
     )
     return rows[0][0]
-
-
-def live(now: Micros, new: NewSession) -> Steps[tuple[Session, bool]]:
-    """Return the user's live session of that key, touched, or make `new` it; and whether it was made.
-
-    An expired one keeps its history and gives up the key.
-    """
-    where = (new.tenant, new.app or "", new.user_id or "", new.key)
-    rows = yield Statement(
-        "INSERT INTO session_keys (tenant, app, user_id, key, session_id) VALUES (?, ?, ?, ?, ?) "
-        "ON CONFLICT (tenant, app, user_id, key) DO UPDATE SET session_id = session_keys.session_id "
-        "RETURNING session_id",
-        (*where, new.id),
-    )
-    holder = rows[0][0]
-    if holder != new.id:
-        touched = yield Statement(
-            "UPDATE heads SET last_activity = ? WHERE session_id = ? AND trashed = 0 "
-            "AND (idle_limit = 0 OR last_activity + idle_limit > ?) RETURNING session_id",
-            (now, holder, now),
-        )
-        if touched:
-            return (yield from get(now, holder)), False
-        yield Statement("UPDATE sessions SET key = NULL, version = version + 1 WHERE id = ?", (holder,))
-        yield Statement(
-            "UPDATE session_keys SET session_id = ? WHERE tenant = ? AND app = ? AND user_id = ? AND key = ?",
-            (new.id, *where),
-        )
-    yield from _insert(now, new)
-    return (yield from get(now, new.id)), True
 
 
 def find(now: Micros, session_id: str) -> Steps[Session | None]:

@@ -10,7 +10,7 @@ from alcove.database.idempotency import Once, once, write_once
 from alcove.database.op import Database
 from alcove.durations import ttl_us
 from alcove.pages import page_limit
-from alcove.sessions import queries, rules
+from alcove.sessions import living, queries, rules
 from alcove.sessions.model import Changes, Filters, NewSession, Page, Session, Summary
 from alcove.values import Metadata
 
@@ -135,7 +135,22 @@ class Sessions:
                 ttl_us=self._ttl_us if isinstance(ttl_s, msgspec.UnsetType) else ttl_us(ttl_s),
             )
         )
-        return await self._database.write(queries.live, new)
+        lived = await self._database.write(living.live, new)
+        if lived.replaced:
+            await self._replaced(lived.replaced)
+        return lived.session, lived.made
+
+    async def _replaced(self, session_id: str) -> None:
+        """Do what is left to do for a live session that has expired: for who adds to this class. Here it is nothing."""
+
+    async def active_count(self, *, app: str | None = None, tenant: str = "default") -> int:
+        """Return how many users' live sessions are active: those with a key that have not expired. Looks at each.
+
+        Args:
+            app: Only this app; None for any.
+            tenant: Whose.
+        """
+        return await self._database.read(living.active_count, tenant, app)
 
     async def get(self, session_id: str) -> Session:
         """Return a session.

@@ -2,6 +2,7 @@
 """The blocking door: the hub for threads without an event loop (Flask, scripts, notebooks)."""
 
 import builtins as _builtins
+import contextlib as _contextlib
 import datetime as _datetime
 import os as _os
 import pathlib as _pathlib
@@ -14,6 +15,7 @@ import msgspec as _msgspec
 from alcove import clock as _alcove_clock, settings as _alcove_settings, values as _alcove_values
 from alcove.agents import catalog as _alcove_agents_catalog
 from alcove.archive import model as _alcove_archive_model, service as _alcove_archive_service
+from alcove.dialogs import model as _alcove_dialogs_model
 from alcove.events import model as _alcove_events_model
 from alcove.lifecycle import service as _alcove_lifecycle_service
 from alcove.messages import model as _alcove_messages_model
@@ -31,6 +33,8 @@ class Alcove:
     def agents(self) -> _alcove_agents_catalog.Catalog: ...
     @property
     def archive(self) -> Archive: ...
+    @property
+    def dialogs(self) -> Dialogs: ...
     @property
     def events(self) -> Events: ...
     @property
@@ -83,6 +87,89 @@ class Archive:
         progress: _alcove_archive_service.Progress = ...,
     ) -> _alcove_archive_model.Imported:
         """Import working directories: each folder in `folder` becomes a session of its name with these files."""
+
+class Dialogs:
+    """Begins dialogs in sessions and moves them. Each method is one transaction, unless it says otherwise."""
+    def define(
+        self,
+        source: _alcove_dialogs_model.Definition | str | _os.PathLike[str] | _collections_abc.Mapping[str, _typing.Any],
+        *,
+        tenant: str = "default",
+    ) -> _alcove_dialogs_model.Definition:
+        """Keep a definition, so that sessions can begin with it by name. The same one again changes nothing."""
+
+    def definition(self, name: str, *, tenant: str = "default") -> _alcove_dialogs_model.Definition:
+        """Return the newest version of a definition."""
+
+    def definitions(self, *, tenant: str = "default") -> list[_alcove_dialogs_model.Kept]:
+        """List definitions by name, the newest version of each first; at most `limits.PAGE`."""
+
+    def fire(self, session_id: str) -> _alcove_dialogs_model.Step | None:
+        """Let the time-out of a session's state happen, if it is due; None when it is not, or has happened already."""
+
+    def fire_due(self, limit: int = 100) -> list[_alcove_dialogs_model.Step]:
+        """Let time-outs happen that are due, the longest due first, at most `limit`; return those that did."""
+
+    def followed(self, session_id: str) -> _alcove_dialogs_model.Definition:
+        """Return the definition that a session follows now, whichever version that is."""
+
+    def get(self, session_id: str) -> _alcove_dialogs_model.Dialog:
+        """Return the dialog of a session. One whose state has timed out is returned as it is after that."""
+
+    def preview(
+        self, session_id: str, event: str, slots: _collections_abc.Mapping[str, _alcove_values.Json] | None = None
+    ) -> _alcove_dialogs_model.Dialog:
+        """Return the dialog as it would be after an event, without taking it: to word a reply before it is stored."""
+
+    def put(
+        self,
+        session_id: str,
+        state: str,
+        slots: _collections_abc.Mapping[str, _alcove_values.Json] | None = None,
+        *,
+        messages: _collections_abc.Sequence[_alcove_messages_model.Draft] = ...,
+        expected_version: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> _alcove_dialogs_model.Step:
+        """Set state and slots of a free-form dialog: nothing is checked but their size. Otherwise as `step`."""
+
+    def reset(self, session_id: str, *, clear: bool = False) -> _alcove_dialogs_model.Step | None:
+        """Bring a dialog back to its start with what its definition keeps; the history stays."""
+
+    def start(
+        self,
+        session_id: str,
+        dialog: _alcove_dialogs_model.Definition | str,
+        *,
+        restart: bool = False,
+        tenant: str = "default",
+    ) -> tuple[_alcove_dialogs_model.Dialog, bool]:
+        """Begin a dialog in a session; one that is in that dialog already goes on where it is."""
+
+    def step(
+        self,
+        session_id: str,
+        event: str,
+        slots: _collections_abc.Mapping[str, _alcove_values.Json] | None = None,
+        *,
+        messages: _collections_abc.Sequence[_alcove_messages_model.Draft] = ...,
+        expected_version: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> _alcove_dialogs_model.Step:
+        """Take an event: state, slots and the messages of the turn are stored together, or nothing is."""
+
+    def steps(self, session_id: str, *, after: int = 0, limit: int = 50) -> list[_alcove_dialogs_model.Step]:
+        """Return what happened in a dialog after a version, in order, at most `limit` (up to `limits.PAGE`)."""
+
+    def subscribe(
+        self, session_id: str, *, after: int = 0
+    ) -> _contextlib.AbstractContextManager[_alcove_dialogs_model.Step]:
+        """Yield what happens in a session's dialog after a version, as it happens, whichever process does it."""
+
+    def timeouts(
+        self, *, app: str | None = None, tenant: str = "default"
+    ) -> _contextlib.AbstractContextManager[_alcove_dialogs_model.Step]:
+        """Yield time-outs of all sessions as they happen, so that somebody can tell the users."""
 
 class Events:
     """Reads the events of runs, and waits for more."""
@@ -242,6 +329,9 @@ class Runs:
 
 class Lifecycle:
     """Sessions with their folders and their ends. Sessions that it returns singly are handles."""
+    def active_count(self, *, app: str | None = None, tenant: str = "default") -> int:
+        """Return how many users' live sessions are active: those with a key that have not expired. Looks at each."""
+
     def children(
         self, session_id: str, *, user_id: str | None = None, limit: int = 50, cursor: str | None = None
     ) -> _alcove_sessions_model.Page:
@@ -459,6 +549,8 @@ class Handle:
     @property
     def lease_run(self) -> str: ...
     @property
+    def dialog_state(self) -> str: ...
+    @property
     def status(self) -> str: ...
     @property
     def sessions(self) -> Lifecycle: ...
@@ -466,6 +558,8 @@ class Handle:
     def messages(self) -> Messages: ...
     @property
     def runs(self) -> Runs: ...
+    @property
+    def dialogs(self) -> Dialogs: ...
     @property
     def replayed(self) -> bool: ...
     @property
@@ -496,8 +590,14 @@ class Handle:
     def children(self, *, cursor: str | None = None) -> _alcove_sessions_model.Page:
         """List the direct children, newest first."""
 
+    def clear(self) -> None:
+        """Bring the dialog back to its start, if there is one, and hide the history: one transaction."""
+
     def delete(self, *, purge: bool = False) -> _alcove_lifecycle_service.Receipt:
         """Move it to the trash, or remove it for good: see `Lifecycle.delete`."""
+
+    def dialog(self) -> _alcove_dialogs_model.Dialog:
+        """Return the dialog: see `Dialogs.get`."""
 
     def last(self, count: int = 20) -> list[_alcove_messages_model.Message]:
         """Return the last visible messages, oldest first."""
@@ -505,10 +605,22 @@ class Handle:
     def refresh(self) -> Handle:
         """Return the session as it is now."""
 
+    def reset(self) -> None:
+        """Bring the dialog back to its start; the history stays."""
+
     def spawn(
         self, *, title: str = "", agent: str | None = None, metadata: _alcove_values.Metadata | None = None
     ) -> Handle:
         """Create a child."""
+
+    def step(
+        self,
+        event: str,
+        slots: _collections_abc.Mapping[str, _alcove_values.Json] | None = None,
+        *,
+        messages: _collections_abc.Sequence[_alcove_messages_model.Draft] = ...,
+    ) -> _alcove_dialogs_model.Step:
+        """Take an event: see `Dialogs.step`."""
 
     def stream(
         self, message: str, *, agent: str | None = None

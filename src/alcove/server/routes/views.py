@@ -72,6 +72,7 @@ class SessionView(SummaryView, frozen=True, kw_only=True):
         ttl_s: How long it may be idle; null for ever.
         version: Counts the changes to title, agent, metadata, pin and TTL: the ETag.
         run_id: The run that holds it now; null when it is free.
+        dialog_state: The state of its dialog; null for none.
     """
 
     work_directory: str
@@ -86,6 +87,7 @@ class SessionView(SummaryView, frozen=True, kw_only=True):
     expires_at: float | None
     version: int
     run_id: str | None
+    dialog_state: str | None
 
 
 class SessionPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -257,6 +259,7 @@ def session_view(call: Call, session: Session) -> SessionView:
         expires_at=None if expires_at is None else seconds(expires_at),
         version=session.version,
         run_id=session.lease_run or None,
+        dialog_state=session.dialog_state or None,
     )
 
 

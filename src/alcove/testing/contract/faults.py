@@ -12,7 +12,7 @@ from alcove.database.op import Database, Rows
 from alcove.messages import queries as message_queries
 from alcove.messages.model import Stored
 from alcove.messages.service import Messages
-from alcove.sessions import queries
+from alcove.sessions import living, queries
 from alcove.sessions.model import Changes, NewSession
 from alcove.sessions.service import Sessions
 from alcove.testing.faults import FaultError, failing
@@ -52,7 +52,7 @@ class FaultsContract:
         sessions = Sessions(database)
         await sessions.live("ana", ttl_s=1)
         await execute(database, "UPDATE heads SET last_activity = 1")
-        assert await _loop(database, queries.live, NewSession(id="new", user_id="ana", key="", ttl_us=1)) >= 6
+        assert await _loop(database, living.live, NewSession(id="new", user_id="ana", key="", ttl_us=1)) >= 6
 
 
 async def _loop(database: Database, operation: Callable[..., Any], *args: Any, **kwargs: Any) -> int:

@@ -1,0 +1,116 @@
+"""The transactions over what has happened in dialogs: reading it, telling it, and going back to it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from alcove.clock import SECOND, Micros
+from alcove.database.op import Row, Statement, Steps
+from alcove.dialogs.model import Step
+from alcove.dialogs.queries import COLUMNS
+from alcove.sessions.heads import refusal
+from alcove.values import Json
+
+TOLD = -1  # in `telling`
+_decode = msgspec.json.Decoder(dict[str, Json]).decode
+
+
+def steps(now: Micros, session_id: str, after: int, limit: int) -> Steps[list[Step]]:
+    """Return what happened in a dialog after a version, in order."""
+    heads = yield Statement("SELECT trashed FROM heads WHERE session_id = ?", (session_id,))
+    if not heads or heads[0][0]:
+        raise (yield from refusal(now, session_id))
+    rows = yield Statement(
+        f"SELECT {COLUMNS} FROM dialog_steps WHERE session_id = ? AND version > ? ORDER BY version LIMIT ?",
+        (session_id, after, limit),
+    )
+    return [_read(row) for row in rows]
+
+
+def take_untold(
+    now: Micros, tenant: str, app: str | None, lease_s: float, age_s: float, limit: int
+) -> Steps[list[Step]]:
+    """Return time-outs that nobody has told of and keep others off them for a while, the oldest first."""
+    condition, values = ("AND s.app = ? ", (app,)) if app is not None else ("", ())
+    rows = yield Statement(
+        "UPDATE dialog_steps SET telling = ? WHERE telling >= 0 AND telling <= ? AND (session_id, version) IN ("
+        "SELECT d.session_id, d.version FROM dialog_steps d JOIN sessions s ON s.id = d.session_id "
+        "WHERE d.telling >= 0 AND d.telling <= ? AND d.created_at > ? AND s.trashed_at = 0 AND s.tenant = ? "
+        f"{condition}"
+        f"ORDER BY d.created_at, d.session_id LIMIT ?) RETURNING {COLUMNS}",
+        (now + round(lease_s * SECOND), now, now, now - round(age_s * SECOND), tenant, *values, limit),
+    )
+    return sorted((_read(row) for row in rows), key=lambda step: (step.created_us, step.session_id, step.version))
+
+
+def told(now: Micros, session_id: str, version: int) -> Steps[None]:
+    """Note that a time-out has been told."""
+    yield Statement(
+        f"UPDATE dialog_steps SET telling = {TOLD} WHERE session_id = ? AND version = ?", (session_id, version)
+    )
+
+
+def copy(now: Micros, source: str, target: str, last_seq: int) -> Steps[None]:
+    """Give a new session the dialog that another one had at a `seq`, for a fork. Nothing without one.
+
+    The fork's wait begins anew where the original's would have ended already.
+    """
+    found = yield from _at(source, last_seq)
+    if found:
+        yield from _put(now, target, 1, found, "start")
+
+
+def restore(now: Micros, session_id: str, last_seq: int) -> Steps[None]:
+    """Bring a dialog back to where it was at a `seq`, for a rewind; the head is locked. Nothing without a dialog."""
+    found = yield from _at(session_id, last_seq)
+    [[version]] = yield Statement("SELECT dialog_version FROM heads WHERE session_id = ?", (session_id,))
+    if found:
+        yield from _put(now, session_id, version + 1, found, "restore")
+    elif version:
+        yield Statement(
+            "UPDATE heads SET dialog_version = 0, dialog_state = '', dialog_due = 0 WHERE session_id = ?",
+            (session_id,),
+        )
+        yield Statement("DELETE FROM dialog_steps WHERE session_id = ?", (session_id,))
+
+
+def _at(session_id: str, last_seq: int) -> Steps[Row | None]:
+    """Return the last step before any later message: state before, state, slots, definition, how long it waits."""
+    rows = yield Statement(
+        "SELECT state_before, state, slots, definition, CASE WHEN due_at > 0 THEN due_at - created_at ELSE 0 END "
+        "FROM dialog_steps WHERE session_id = ? AND last_seq <= ? ORDER BY version DESC LIMIT 1",
+        (session_id, last_seq),
+    )
+    return rows[0] if rows else None
+
+
+def _put(now: Micros, session_id: str, version: int, found: Row, cause: str) -> Steps[None]:
+    before, state, slots, definition, wait = found
+    due = now + wait if wait else 0
+    [[last_seq]] = yield Statement(
+        "UPDATE heads SET dialog_version = ?, dialog_state = ?, dialog_due = ? WHERE session_id = ? RETURNING last_seq",
+        (version, state, due, session_id),
+    )
+    yield Statement(
+        f"INSERT INTO dialog_steps ({COLUMNS}, definition, telling) "
+        f"VALUES (?, ?, ?, '', ?, ?, ?, '', 0, ?, ?, ?, ?, {TOLD})",
+        (session_id, version, cause, before, state, slots, last_seq, due, now, definition),
+    )
+
+
+def _read(row: Row) -> Step:
+    (session_id, version, cause, event, before, state, slots, message, first_seq, last_seq, due_us, created) = row
+    return Step(
+        session_id=session_id,
+        version=version,
+        cause=cause,
+        event=event,
+        before=before,
+        state=state,
+        slots=_decode(slots),
+        message=message,
+        first_seq=first_seq,
+        last_seq=last_seq,
+        due_us=due_us,
+        created_us=created,
+    )
