@@ -14,7 +14,11 @@ from docs.pages import ROOT, run, steps
 DOCS = ROOT / "docs"
 RUN = sorted(
     page
-    for page in [DOCS / "tutorial.md", DOCS / "scratch.md", *DOCS.glob("coming-from/*.md"), *DOCS.glob("how-to/*.md")]
+    for page in [
+        *(DOCS / f"{name}.md" for name in ("tutorial", "scratch", "dialogs")),
+        *DOCS.glob("coming-from/*.md"),
+        *DOCS.glob("how-to/*.md"),
+    ]
     if steps(page)
 )
 

@@ -7,11 +7,12 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from alcove.clock import Micros
+from alcove.dialogs.model import Cause, Dialog, Step
 from alcove.messages.model import Detail, Message, Part
 from alcove.principals.model import Key
 from alcove.runs.model import Run
 from alcove.sessions.model import Session
-from alcove.values import Metadata
+from alcove.values import Json, Metadata
 from alcove.workspaces.model import File, Kind, Listing
 from alcove.workspaces.paths import decode
 
@@ -114,6 +115,82 @@ class MessagesAnswer(msgspec.Struct):
     """Messages, oldest first."""
 
     messages: list[MessageAnswer]
+
+
+class DialogAnswer(msgspec.Struct, kw_only=True):
+    """A dialog as it goes over the wire."""
+
+    session_id: str
+    name: str
+    number: int
+    version: int
+    state: str
+    slots: dict[str, Json]
+    takes: list[str]
+    final: bool
+    due_at: float | None
+    changed_at: float
+
+    def record(self) -> Dialog:
+        """Return it as the hub would."""
+        return Dialog(
+            session_id=self.session_id,
+            name=self.name,
+            number=self.number,
+            version=self.version,
+            state=self.state,
+            slots=self.slots,
+            takes=tuple(self.takes),
+            final=self.final,
+            due_us=_micros(self.due_at),
+            changed_us=_micros(self.changed_at),
+        )
+
+
+class StepAnswer(msgspec.Struct, kw_only=True):
+    """One thing that happened in a dialog, as it goes over the wire."""
+
+    session_id: str
+    version: int
+    cause: Cause
+    event: str
+    before: str
+    state: str
+    slots: dict[str, Json]
+    message: str
+    first_seq: int | None
+    last_seq: int
+    due_at: float | None
+    created_at: float
+
+    def record(self) -> Step:
+        """Return it as the hub would."""
+        return Step(
+            session_id=self.session_id,
+            version=self.version,
+            cause=self.cause,
+            event=self.event,
+            before=self.before,
+            state=self.state,
+            slots=self.slots,
+            message=self.message,
+            first_seq=self.first_seq or 0,
+            last_seq=self.last_seq,
+            due_us=_micros(self.due_at),
+            created_us=_micros(self.created_at),
+        )
+
+
+class StepsAnswer(msgspec.Struct):
+    """What happened in a dialog, oldest first."""
+
+    steps: list[StepAnswer]
+
+
+class DefinitionAnswer(msgspec.Struct):
+    """What a dialog was declared as."""
+
+    definition: msgspec.Raw
 
 
 class RunAnswer(msgspec.Struct, kw_only=True):

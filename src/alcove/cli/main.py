@@ -41,6 +41,7 @@ _COMMANDS: Final = {
     "tail": _Place("runs", "tail", "Show what happens in the runs of a session, while it happens."),
     "runs": _Place("runs", "runs", "List runs, newest first."),
     "rm": _Place("sessions", "rm", "Move sessions and their descendants to the trash."),
+    "dialog": _Place("dialog", "dialog", "Check and draw a dialog, show where a session is in one."),
     "export": _Place("exporting", "export", "Write what there is to know of sessions to FILE.json."),
     "import": _Place("importing", "importing", "Import what other programs kept: json-sessions, session-dirs."),
     "key": _Place("keys", "key", "Keys of the server: create, ls, revoke."),

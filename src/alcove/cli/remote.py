@@ -19,6 +19,8 @@ import msgspec
 from alcove import limits
 from alcove.cli import answers
 from alcove.cli.wire import UnreachableError, Wire, at
+from alcove.dialogs.loading import decoded
+from alcove.dialogs.model import Definition, Dialog, Step
 from alcove.durations import ttl_us
 from alcove.events.model import FINISHED, Event
 from alcove.lifecycle.service import Receipt
@@ -48,6 +50,7 @@ class Remote:
         self.settings: None = None  # they are the server's own business
         self.sessions = RemoteSessions(wire)
         self.messages = RemoteMessages(wire)
+        self.dialogs = RemoteDialogs(wire)
         self.runs = RemoteRuns(wire)
         self.events = RemoteEvents(wire)
         self.workspaces = RemoteWorkspaces(wire)
@@ -158,6 +161,30 @@ class RemoteMessages:
         query = {"before": _END, "limit": count}
         answer = await self._wire.ask("GET", at("sessions", session_id, "messages"), query=query)
         return [one.record() for one in answer.read(answers.MessagesAnswer).messages]
+
+
+@final
+class RemoteDialogs:
+    """`hub.dialogs` of a server."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    async def get(self, session_id: str) -> Dialog:
+        """Return the dialog of a session: see `Dialogs.get`."""
+        answer = await self._wire.ask("GET", at("sessions", session_id, "dialog"))
+        return answer.read(answers.DialogAnswer).record()
+
+    async def steps(self, session_id: str, *, after: int = 0, limit: int = limits.PAGE_DEFAULT) -> list[Step]:
+        """Return what happened after a version, in order: see `Dialogs.steps`."""
+        query = {"after": after, "limit": limit}
+        answer = await self._wire.ask("GET", at("sessions", session_id, "dialog", "events"), query=query)
+        return [one.record() for one in answer.read(answers.StepsAnswer).steps]
+
+    async def followed(self, session_id: str) -> Definition:
+        """Return the definition that a session follows: see `Dialogs.followed`."""
+        answer = await self._wire.ask("GET", at("sessions", session_id, "dialog", "definition"))
+        return decoded(bytes(answer.read(answers.DefinitionAnswer).definition).decode())
 
 
 @final

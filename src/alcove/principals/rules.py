@@ -17,6 +17,9 @@ _RANKS: Final = {Role.ADMIN: 3, Role.SERVICE: 2, Role.USER: 1}
 
 LEAST: Final[dict[str, Role]] = {
     "agents.read": Role.USER,
+    "dialogs.read": Role.USER,
+    # An event brings messages and slots as the bot words them, as `messages.append` does.
+    "dialogs.write": Role.SERVICE,
     "files.delete": Role.USER,
     "files.read": Role.USER,
     "files.write": Role.USER,

@@ -14,8 +14,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from alcove import limits
+from alcove.errors import InvalidError
 from alcove.events.model import Event
-from alcove.server.call import Site
+from alcove.server.call import Call, Site
 from alcove.workspaces.model import File
 
 _encode = msgspec.json.Encoder().encode
@@ -129,6 +130,24 @@ class Download(Response):
             await send({"type": "http.response.body", "body": b""})
         finally:
             os.close(self._fd)
+
+
+def resumes_after(call: Call, after: int) -> int:
+    """Return where a stream goes on: after `Last-Event-ID` or, without it, after `after`.
+
+    The header wins: a browser adds it to the address that it opened first.
+
+    Raises:
+        InvalidError: It is not the number of an event.
+    """
+    heard = call.head.get(b"last-event-id")
+    if heard is not None:
+        after = int(heard) if heard.isdigit() and len(heard) < 19 else -1
+    if not 0 <= after < 2**62:
+        raise InvalidError(
+            "not the number of an event", field="last-event-id" if heard else "after", remedy="use an id"
+        )
+    return after
 
 
 def frame(event: Event) -> bytes:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from alcove.server.route import Route
-from alcove.server.routes import agents, chat, files, keys, messages, runs, sessions, system, users
+from alcove.server.routes import agents, chat, dialogs, files, keys, messages, runs, sessions, system, users
 
 ROUTES: Final[tuple[Route, ...]] = (
     *chat.ROUTES,
     *sessions.ROUTES,
     *messages.ROUTES,
+    *dialogs.ROUTES,
     *files.ROUTES,
     *runs.ROUTES,
     *users.ROUTES,

@@ -13,7 +13,6 @@ from alcove.errors import (
     AgentNotFoundError,
     AgentUnavailableError,
     IdempotencyError,
-    InvalidError,
     RunNotFoundError,
     SessionBusyError,
     SessionExpiredError,
@@ -24,7 +23,7 @@ from alcove.events.model import Event
 from alcove.server.call import Call
 from alcove.server.route import Route
 from alcove.server.routes.views import Paging, RunView, given, run_view
-from alcove.server.streaming import EventStream
+from alcove.server.streaming import EventStream, resumes_after
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -104,7 +103,7 @@ async def events(call: Call, query: After) -> EventStream:
     204 says that the run has ended and there is nothing more to come.
     """
     run = await call.run()
-    after = _last_event_id(call, query.after)
+    after = resumes_after(call, query.after)
     if run.ended and not await call.hub.events.read(run.id, after, 1):
         return Response(status_code=204)  # type: ignore[return-value]
     return follow(call, run.id, after) if query.follow else EventStream(call.site, _so_far(call, run.id, after))
@@ -144,18 +143,6 @@ async def _list(call: Call, session_id: str | None, query: Paging) -> RunList:
         cursor=given(query.cursor),
     )
     return RunList(runs=[run_view(call, run) for run in page.runs], next_cursor=page.next_cursor)
-
-
-def _last_event_id(call: Call, after: int) -> int:
-    """Return where to go on. The header wins: a browser adds it to the address that it opened first."""
-    heard = call.head.get(b"last-event-id")
-    if heard is not None:
-        after = int(heard) if heard.isdigit() and len(heard) < 19 else -1
-    if not 0 <= after < 2**62:
-        raise InvalidError(
-            "not the number of an event", field="last-event-id" if heard else "after", remedy="use an id"
-        )
-    return after
 
 
 _NONE: Final = (RunNotFoundError,)
