@@ -29,6 +29,8 @@ PLAN: dict[str, tuple[str, ...]] = {
     "last": ("raw", "openai", "alcove"),
     "listing": ("raw", "alcove"),
     "memory": ("alcove",),
+    "dialog": ("alcove",),
+    "live": ("alcove",),
 }
 
 
@@ -60,6 +62,9 @@ TARGETS = (
     Target("ids of 50 sessions of 100,000, over raw (ids too)", "listing", "ms", "alcove", "raw", at_most=5),
     Target("the same as full records, over raw ids", "listing", "records_ms", "alcove", "raw", at_most=5, against="ms"),
     Target("10,000 sessions, 100 read, MiB resident", "memory", "mib", "alcove", "", at_most=60),
+    Target("a dialog's step over an append, one task", "dialog", "alone", "alcove", "", at_most=1.3),
+    Target("a dialog's step over an append, 64 tasks", "dialog", "many", "alcove", "", at_most=1.3),
+    Target("100,000 live users, 64 tasks: get or create a second", "live", "per_s", "alcove", "", at_least=5000),
     Target("POST messages a second, 32 connections", "http", "per_s", "server", "", at_least=5000),
     Target("server ready, ms", "http", "ready_ms", "server", "", at_most=700),
     Target("import alcove over a bare interpreter, ms", "library", "import_ms", "library", "", at_most=80),

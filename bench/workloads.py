@@ -172,6 +172,75 @@ async def writer(store: Store) -> None:
     print("done", flush=True)
 
 
+async def dialog(store: Ours, *, sessions: int = 64, turns: int = 60) -> Numbers:
+    """A dialog's step with two messages over an append of the same two: one task's and 64 tasks' times, as ratios."""
+    from alcove.dialogs.service import Dialogs
+    from alcove.messages.model import Draft
+
+    dialogs = Dialogs(store.db)
+    await dialogs.define(_ORDER)
+    names = [await store.session(f"u{i}", f"s{i}") for i in range(sessions)]
+    for name in names:
+        await dialogs.start(name, "order")
+    photo, place = ("photo", {"image": "key-of-an-image"}), ("place", {"place": "building 2, room 14"})
+
+    async def step(name: str, i: int) -> None:
+        event, slots = (photo, place)[i % 2]
+        await dialogs.step(name, event, slots, messages=[Draft("user", say(i)), Draft("assistant", say(i))])
+
+    async def append(name: str, i: int) -> None:
+        await store.messages.append_turn(name, say(i), say(i))
+
+    async def took(names: list[str], call: Callable[[str, int], Awaitable[None]], turns: int) -> float:
+        async def work(name: str) -> None:
+            for i in range(turns):
+                await call(name, i)
+
+        started = time.perf_counter()
+        await asyncio.gather(*map(work, names))
+        return time.perf_counter() - started
+
+    ratios: dict[str, list[float]] = {"alone": [], "many": []}
+    for _ in range(5):  # in turn, because the machine has moods
+        for number, some, count in (("alone", names[:1], turns * 4), ("many", names, turns)):
+            appended = await took(some, append, count)
+            ratios[number].append(await took(some, step, count) / appended)
+    state = await dialogs.get(names[0])
+    assert (state.state, state.version) == ("idle", 1 + 5 * turns * 5)
+    return {name: statistics.median(values) for name, values in ratios.items()}
+
+
+_ORDER = {
+    "name": "order",
+    "start": "idle",
+    "slots": {"image": "text", "place": {"type": "text", "min": 2}},
+    "events": {"photo": {"needs": ["image"]}, "place": {"needs": ["place"]}},
+    "states": {
+        "idle": {"on": {"photo": "waiting"}},
+        "waiting": {"on": {"place": {"to": "idle", "clear": "all"}}, "timeout": {"after": "10m", "reset": True}},
+    },
+}
+
+
+async def live(store: Ours, *, users: int = 100_000, calls: int = 20_000, tasks: int = 64) -> Numbers:
+    """100,000 live users: get-or-create from 64 tasks, a second; and the making of all of them."""
+    numbers: Numbers = {}
+    for number, count in (("made_per_s", users), ("per_s", calls)):
+
+        async def work(start: int, count: int) -> int:
+            found = 0
+            for i in range(start, count, tasks):
+                found += (await store.sessions.live(f"user-{i * 7919 % users}", app="bot", ttl_s=600))[1]
+            return found
+
+        started = time.perf_counter()
+        made = sum(await asyncio.gather(*(work(start, count) for start in range(tasks))))
+        numbers[number] = count / (time.perf_counter() - started)
+        assert made == (users if number == "made_per_s" else 0)
+    assert await store.sessions.active_count(app="bot") == users
+    return numbers
+
+
 WORKLOADS: dict[str, Callable[[Store], Awaitable[Numbers]]] = {
     "many": many,
     "alone": alone,
@@ -179,9 +248,16 @@ WORKLOADS: dict[str, Callable[[Store], Awaitable[Numbers]]] = {
     "last": last,
     "listing": listing,
     "memory": memory,
+    "dialog": lambda store: dialog(_ours(store)),
+    "live": lambda store: live(_ours(store)),
     "own": lambda store: processes(store, shared=False),
     "shared": lambda store: processes(store, shared=True),
 }
+
+
+def _ours(store: Store) -> Ours:
+    assert isinstance(store, Ours), "the others have no such thing"
+    return store
 
 
 async def run(workload: str, store_name: str, folder: str) -> None:
