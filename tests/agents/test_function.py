@@ -18,8 +18,11 @@ async def answer(function: Function, message: str = "hi") -> tuple[str, list[str
     async def history(rounds: int) -> Sequence[Line]:
         return [Line("user", f"last {rounds}")]
 
+    async def drain() -> None:
+        return None
+
     context = AgentContext(
-        session_id="s", run_id="r", message=message, workspace="/w", history=history, emit=emitted.append
+        session_id="s", run_id="r", message=message, workspace="/w", history=history, emit=emitted.append, drain=drain
     )
     return await FunctionAgent("it", function).answer(context), emitted
 

@@ -85,7 +85,10 @@ class AgentContext(msgspec.Struct, frozen=True, kw_only=True):
         message: The user's message.
         workspace: Absolute path of the session's workspace.
         history: Returns the last rounds before this message, oldest first; the argument is their number.
-        emit: Streams a piece of output to whoever listens. May be called from any thread.
+        emit: Streams a piece of output to whoever listens. May be called from any thread: a thread waits in it while
+            much is not yet written; in the event loop it is an error to be `limits.EMIT_BYTES` ahead. Once the run has
+            ended it raises `ClosedError`.
+        drain: Waits until there is room again, for code in the event loop that emits much.
     """
 
     session_id: str
@@ -94,3 +97,4 @@ class AgentContext(msgspec.Struct, frozen=True, kw_only=True):
     workspace: str
     history: Callable[[int], Awaitable[Sequence[Line]]]
     emit: Callable[[str], None]
+    drain: Callable[[], Awaitable[None]]

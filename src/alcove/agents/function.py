@@ -33,7 +33,8 @@ class FunctionAgent:
         """Call the function and return its answer, head and tail of it past `limits.ANSWER_BYTES`.
 
         A plain function is called in a thread, so that a slow one does not stop the server; cancelling does not stop a
-        thread. The pieces of an iterator are emitted as they come.
+        thread, but what it emits afterwards is an error there. The pieces of an iterator are emitted as they come, and
+        the next one is asked for when there is room for it.
 
         Raises:
             InvalidError: It returned, or yielded, something other than text.
@@ -52,6 +53,7 @@ class FunctionAgent:
             async with _closing(pieces):
                 async for piece in pieces:
                     context.emit(self._text(piece))
+                    await context.drain()
                     transcript.feed("stdout", piece.encode(errors="replace"))
         else:
             transcript.feed("stdout", self._text(answer).encode(errors="replace"))

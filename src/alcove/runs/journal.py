@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 from collections import deque
+from typing import Final
 
 from alcove import limits
 from alcove.database.op import Database
@@ -18,12 +19,16 @@ from alcove.events.service import Events
 from alcove.runs import queries
 from alcove.sessions.heads import Fence
 
+_PIECE_BYTES: Final = 64  # what a buffered piece takes besides its text
+
 
 class Journal:
     """The one writer of a run's events.
 
     Attributes:
         next: The number of the next event.
+        closed: Whether no more output is taken; may be read from any thread.
+        buffered: Bytes, about, that are not yet on their way to the database.
     """
 
     def __init__(self, database: Database, events: Events, session_id: str, fence: Fence, first: int) -> None:
@@ -35,11 +40,11 @@ class Journal:
         decoder = codecs.getincrementaldecoder("utf-8")
         self._decoders = {"stdout": decoder("replace"), "stderr": decoder("replace")}
         self._buffer: list[tuple[str, str]] = []
-        self._buffered = 0
+        self.buffered = 0
         self._changed = asyncio.Event()
         self._drained = asyncio.Event()
         self._drained.set()
-        self._closed = False
+        self.closed = False
         self._head_left = limits.JOURNAL_HEAD_BYTES
         self._head_end = 0
         self._tail: deque[tuple[int, int]] = deque()
@@ -48,17 +53,26 @@ class Journal:
     async def add(self, stream: str, chunk: bytes) -> None:
         """Take output of a program; waits while more than `limits.JOURNAL_BUFFER_BYTES` are not yet durable."""
         self.add_text(stream, self._decoders[stream].decode(chunk))
+        await self.drained()
+
+    async def drained(self) -> None:
+        """Wait while more than `limits.JOURNAL_BUFFER_BYTES` are buffered."""
         await self._drained.wait()
 
     def add_text(self, stream: str, text: str) -> None:
         """Take output without waiting; none is taken once the journal is closed or cannot be written."""
-        if not text or self._closed:
+        if not text or self.closed:
             return
         self._buffer.append((stream, text))
-        self._buffered += len(text)
-        if self._buffered > limits.JOURNAL_BUFFER_BYTES:
+        self.buffered += self.cost(text)
+        if self.buffered > limits.JOURNAL_BUFFER_BYTES:
             self._drained.clear()
         self._changed.set()
+
+    @staticmethod
+    def cost(text: str) -> int:
+        """Return what a piece counts for in the buffer: many small ones take more room than their text."""
+        return len(text) + _PIECE_BYTES
 
     async def write(self) -> None:
         """Write until `close`; the run's supervisor runs this as a task.
@@ -67,23 +81,23 @@ class Journal:
             StaleEpochError: The run has lost its lease; what is buffered is not written.
         """
         try:
-            while not (self._closed and not self._buffer):
+            while not (self.closed and not self._buffer):
                 await self._changed.wait()
                 self._changed.clear()
-                batch, self._buffer, self._buffered = self._buffer, [], 0
+                batch, self._buffer, self.buffered = self._buffer, [], 0
                 self._drained.set()
                 for entries in _batches(batch):
                     await self._write(entries)
         finally:
             # A program that goes on talking must not wait for a writer that is no more.
-            self._closed = True
+            self.closed = True
             self._drained.set()
 
     def close(self) -> None:
         """Let `write` end once everything is written."""
         for stream, decoder in self._decoders.items():
             self.add_text(stream, decoder.decode(b"", final=True))
-        self._closed = True
+        self.closed = True
         self._changed.set()
 
     async def _write(self, entries: list[NewEvent]) -> None:

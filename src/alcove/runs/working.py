@@ -23,6 +23,7 @@ from alcove.runs.model import RunStatus
 from alcove.runs.place import RunFolder, environment
 from alcove.runs.queries import Lost
 from alcove.runs.supervisor import Supervisor, Work
+from alcove.runs.voice import Voice
 from alcove.sandbox.policy import Policy
 from alcove.sandbox.service import Sandbox
 from alcove.sandbox.spawner import Process
@@ -177,16 +178,11 @@ class Workshop:
     ) -> Job:
         async def run(supervisor: Supervisor) -> tuple[str, int | None]:
             await supervisor.launched(tree="", rung="in-process", guarantees="{}")
-            loop = asyncio.get_running_loop()
+            voice = Voice(supervisor.journal)
 
             async def history(rounds: int) -> list[Line]:
                 window = await self._messages.window(session_id, rounds=rounds, before=supervisor.started.seq)
                 return [Line(message.role, message.text) for message in window]
-
-            def emit(text: str) -> None:
-                # Lone surrogates, which no database takes, become question marks.
-                valid = text.encode(errors="replace").decode()
-                loop.call_soon_threadsafe(supervisor.journal.add_text, "stdout", valid)
 
             context = AgentContext(
                 session_id=session_id,
@@ -194,7 +190,8 @@ class Workshop:
                 message=prompt.message,
                 workspace=str(self._workspaces.path(session_id)) if self._workspaces else "",
                 history=history,
-                emit=emit,
+                emit=voice.emit,
+                drain=voice.drain,
             )
             answering = asyncio.create_task(agent.answer(context))
             await asyncio.wait({answering, supervisor.stopped}, return_when=asyncio.FIRST_COMPLETED)
