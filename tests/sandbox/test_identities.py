@@ -69,11 +69,14 @@ def readable() -> Iterator[Path]:
 
 # What depends most on who starts a program. The rest is nearly the same for everybody, and takes minutes.
 ATTACKS = ("test_attacks.py", "test_neighbours.py")
+EVERYTHING = ("", "../lifecycle/test_locked.py")
 
 
 @pytest.mark.skipif(not ROOT, reason="this is an ordinary user already")
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("names", [ATTACKS, pytest.param(("",), marks=pytest.mark.long)], ids=["attacks", "everything"])
+@pytest.mark.parametrize(
+    "names", [ATTACKS, pytest.param(EVERYTHING, marks=pytest.mark.long)], ids=["attacks", "everything"]
+)
 def test_it_holds_for_an_ordinary_user(readable: Path, names: tuple[str, ...]) -> None:
     path, here = sys.path, Path(__file__)
     python = interpreter(path)
