@@ -255,6 +255,21 @@ async def main():
     assert session.last_seq == session.message_count == again.last_seq
     await database.close()
 
+    with open(f"{top}/ballast", "wb", buffering=0) as ballast:
+        try:
+            while True:
+                ballast.write(b"x" * 4096)
+        except OSError:
+            pass
+    try:
+        await open_database(url)
+    except DatabaseFullError:
+        pass
+    else:
+        raise AssertionError("it was opened")
+    os.unlink(f"{top}/ballast")
+    await (await open_database(url)).close()
+
 asyncio.run(main())
 """
 

@@ -12,6 +12,7 @@ from runs.world import new_place
 
 PROGRAM = """
 import asyncio, ctypes, os, sys
+from contextlib import suppress
 from pathlib import Path
 
 from alcove import limits
@@ -55,6 +56,15 @@ async def main():
         call = Client(App(site, PortGate(hub.keys, [])))
         one, other = [(await call("POST", "/api/v1/sessions")).json()["session_id"] for _ in range(2)]
         fill = Path(top, "sessions", one, "fill")
+
+        # Before the first run nothing has been proven of the sandbox yet, and there is no room for the proof.
+        with suppress(OSError), fill.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        answer = await call("POST", "/api/v1/chat", {"session_id": one, "message": "echo no"})
+        assert (answer.status, answer.json()["code"]) == (500, "launch_failed"), answer
+        assert "full disk" in answer.json()["remedy"]
+        fill.unlink()
 
         async def chat(session_id, message):
             return await call("POST", "/api/v1/chat", {"session_id": session_id, "message": message})

@@ -21,6 +21,10 @@ _FLUSHES = frozenset(
 DRIVER_ERRORS = (apsw.Error, UnicodeEncodeError, OverflowError)
 
 
+# Where SQLite does not say what the system did: the index of the log cannot grow.
+_FULL = frozenset({apsw.SQLITE_IOERR_SHMSIZE})
+
+
 def failed_flush(error: Exception) -> bool:
     """Return whether the disk failed to make data durable. A retry may then lie, so there is none (fsyncgate)."""
     return getattr(error, "extendedresult", 0) in _FLUSHES
@@ -58,5 +62,7 @@ _MEANINGS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], type[Alcov
 
 def translated(error: Exception, where: str = "the database") -> AlcoveError:
     """Return the Alcove error for one of apsw's; raise it `from` the original."""
+    if getattr(error, "extendedresult", 0) in _FULL:
+        error = apsw.FullError(str(error))
     _, kind, said, remedy = next(meaning for meaning in _MEANINGS if isinstance(error, meaning[0]))
     return kind(said.format(where=where, error=error), remedy=remedy)

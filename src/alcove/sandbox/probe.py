@@ -109,6 +109,9 @@ async def neighbour(spawner: Spawner, berths: Berths, *, guarded: bool) -> Async
         spawner: Starts it.
         berths: Where it lives.
         guarded: Whether its folder is guarded, as in `workspaces.ensure`.
+
+    Raises:
+        LaunchError: It cannot live there: a full disk, a limit.
     """
     with berths.borrow(guarded=guarded) as berth:
         errand = Errand(folder=berth.folder, token=f"alcove-{secrets.token_hex(8)}", target=None)
@@ -117,13 +120,24 @@ async def neighbour(spawner: Spawner, berths: Berths, *, guarded: bool) -> Async
         except ConfigurationError:  # leased uids cannot get there, which each rung has to cope with by itself
             process = await _start(spawner, "none", berth._replace(uid=None), errand)
         try:
-            target = _TARGET.decode((await _answer(process))[0])
+            target = _target(*await _answer(process))
             own = os.getpid()
             target["processes"].append((own, processes.start_time(own) or 0))
             yield target
         finally:
             await process.kill(grace_s=1)
             process.close()
+
+
+def _target(answer: bytes, complaint: str) -> Target:
+    try:
+        return _TARGET.decode(answer)
+    except msgspec.MsgspecError:
+        raise LaunchError(
+            f"the sandbox cannot be proven: its probe did not begin: {complaint or 'nothing was said'}",
+            remedy="look for a full disk or a limit that was reached; the next run tries again",
+            step="probe",
+        ) from None
 
 
 async def _try(spawner: Spawner, rung: Rung, target: Target, berths: Berths) -> RungReport:
