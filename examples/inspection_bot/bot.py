@@ -6,7 +6,6 @@ restarted at any time, and any number of workers can answer.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -111,11 +110,9 @@ class Bot:
             if step.message:
                 say((await self.hub.sessions.get(step.session_id)).user_id, step.message)
 
-    async def watch(self, every_s: float = 1.0) -> None:
+    async def watch(self) -> None:
         """Let waits end on time, also of users who say nothing more, until cancelled."""
-        while True:
-            await self.hub.dialogs.fire_due()
-            await asyncio.sleep(every_s)
+        await self.hub.dialogs.keep_time()
 
 
 def _reply(event: str, slots: dict[str, object], after: Dialog) -> str:

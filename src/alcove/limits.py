@@ -48,6 +48,7 @@ DIALOG_FAULTS: Final = 10  # faults named in one error
 SLOTS_BYTES: Final = 64 * KIB  # all slots of a session as JSON: each step writes them
 SLOT_PATTERN_CHARS: Final = 256  # a text that is matched: a regex may take n^3 steps
 DUE_SESSIONS: Final = 100  # time-outs that one call of `fire_due` lets happen
+DUE_POLL_S: Final = 1  # how much later than declared a time-out happens that nobody's access brings about
 TOLD_LEASE_S: Final = 60  # whoever took a time-out and did not say that it is told is taken for gone after this
 TOLD_AGE_S: Final = 24 * 3600  # older time-outs are news to nobody
 EXPECTED_STEPS: Final = 2  # tries of a step: one that hopes to be alone, one that has locked the session

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,10 +18,12 @@ from typing import Any
 
 import pytest
 
-from alcove import limits
+from alcove import hub as installation, limits
+from alcove.dialogs.loading import load as definition
 from alcove.errors import ConfigurationError
 from alcove.server import serving
 from alcove.settings import load
+from alcove.testing.contract.dialogs import ORDER, late
 
 PROGRAM = """
 import asyncio, sys
@@ -312,3 +315,23 @@ def test_a_run_reaches_its_own_session_by_its_socket(server: Server, control: Ca
 def control(server: Server) -> Callable[[], Any]:
     """The same server answers an administrator."""
     return lambda: server.call("GET", "/health")["status"]
+
+
+def test_what_nobody_asks_for_times_out_too(tmp_path: Path) -> None:
+    asyncio.run(_left_waiting(tmp_path))
+    with _server(tmp_path) as server:
+        deadline = time.monotonic() + 20
+        # The list of what happened lets nothing happen itself.
+        while len(steps := server.call("GET", "/api/v1/sessions/s/dialog/events")["steps"]) < 3:
+            assert time.monotonic() < deadline, steps
+        assert [(step["cause"], step["message"]) for step in steps[2:]] == [("timeout", "I stopped waiting.")]
+        assert server.end()[0] == 0
+
+
+async def _left_waiting(folder: Path) -> None:
+    """Make a session whose dialog timed out while no server ran."""
+    async with installation.open(settings=load(folder=folder)) as hub:
+        await hub.sessions.create(session_id="s")
+        await hub.dialogs.start("s", definition(ORDER))
+        await hub.dialogs.step("s", "photo", {"image": "i"})
+        await late(hub.database, "s")

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from typing import Any, Final, cast
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, cast
 
 import msgspec
 
@@ -15,6 +15,7 @@ from alcove import ids, limits
 from alcove.database.idempotency import Once, once, write_once
 from alcove.database.op import Database, Operation, P
 from alcove.dialogs import definitions, history, loading, queries, rules
+from alcove.dialogs.listeners import Listeners
 from alcove.dialogs.model import FREE_FORM, Definition, Dialog, Event, Kept, Step
 from alcove.errors import AlcoveError, ConflictError, InvalidError, SessionBusyError
 from alcove.messages.model import Draft, Stored
@@ -24,7 +25,6 @@ from alcove.values import Json
 
 _log = logging.getLogger("alcove.dialogs")
 _encode = msgspec.msgpack.Encoder().encode
-_EVERYBODY: Final = ""  # what listeners to all sessions' time-outs wait under
 
 
 class Dialogs:
@@ -38,7 +38,7 @@ class Dialogs:
         self._database = database
         self._known: dict[str, Definition] = {}
         self._ids: dict[tuple[str, str], str] = {}  # of kept definitions, by tenant and digest
-        self._listeners: dict[str, set[asyncio.Event]] = {}
+        self._listeners = Listeners()
 
     # -- definitions -----------------------------------------------------------------------------------------------
 
@@ -144,7 +144,7 @@ class Dialogs:
         elif dialog != FREE_FORM:
             definition_id, definition = await self._newest(dialog, tenant)
         step = await self._database.write(queries.start, session_id, definition_id, definition, restart=restart)
-        self._wake(step)
+        self._listeners.tell(step)
         return await self.get(session_id), step is not None
 
     async def preview(self, session_id: str, event: str, slots: Mapping[str, Json] | None = None) -> Dialog:
@@ -204,7 +204,7 @@ class Dialogs:
                 expected_version=expected_version, request=request,
             )  # fmt: skip
             if step is not None:
-                self._wake(step)
+                self._listeners.tell(step)
                 return step
             await self.fire(session_id)
         raise _too_fast(session_id)
@@ -240,7 +240,7 @@ class Dialogs:
             request, queries.put, session_id, state, kept, said, expected_version=expected_version, request=request
         )
         assert step is not None
-        self._wake(step)
+        self._listeners.tell(step)
         return step
 
     async def _once(
@@ -265,7 +265,7 @@ class Dialogs:
             SessionNotFoundError, SessionExpiredError, SessionBusyError: The session takes no activity.
         """
         step = await self._database.write(queries.reset, session_id, self._known, clear=clear)
-        self._wake(step)
+        self._listeners.tell(step)
         return step
 
     # -- time ------------------------------------------------------------------------------------------------------
@@ -280,7 +280,7 @@ class Dialogs:
             SessionNotFoundError: There is no such session, or it is in the trash.
         """
         step = await self._database.write(queries.fire, session_id, self._known, _tell)
-        self._wake(step)
+        self._listeners.tell(step)
         return step
 
     async def fire_due(self, limit: int = limits.DUE_SESSIONS) -> list[Step]:
@@ -301,6 +301,9 @@ class Dialogs:
                     # It went to the trash meanwhile, or a run took it: the next sweep looks again.
                     _log.info("time-out not fired", extra={"session_id": due[1], "reason": error.code})
                     continue
+                except Exception:  # noqa: BLE001 - one that cannot be fired must not keep the others from it
+                    _log.exception("time-out failed", extra={"session_id": due[1]})
+                    continue
                 if step is not None:
                     fired.append(step)
                 if len(fired) == limit:
@@ -308,6 +311,21 @@ class Dialogs:
             if len(found) < limit:
                 break
         return fired
+
+    async def keep_time(self, every_s: float = limits.DUE_POLL_S) -> None:
+        """Let time-outs happen when they are due, until cancelled. A server does; any number of processes may.
+
+        Args:
+            every_s: Seconds between two looks at what is due.
+        """
+        while True:
+            fired: list[Step] = []
+            try:
+                fired = await self.fire_due()
+            except Exception:  # noqa: BLE001 - the database may be away for a while
+                _log.exception("time-outs could not be looked for")
+            if len(fired) < limits.DUE_SESSIONS:
+                await asyncio.sleep(every_s)
 
     # -- who wants to know -----------------------------------------------------------------------------------------
 
@@ -321,15 +339,15 @@ class Dialogs:
         What was read is rows: who comes back later with the last version that it heard misses nothing. Ends with
         SessionNotFoundError when the session goes.
         """
-        with self._listening(session_id) as wake:
+        with self._listeners.to(session_id) as ear:
             while True:
-                wake.clear()
+                ear.forget()
                 found = await self.steps(session_id, after=after, limit=limits.PAGE)
                 for step in found:
                     yield step
                     after = step.version
                 if not found:
-                    await _wait(wake, limits.EVENT_POLL_S)
+                    await ear.wait()
 
     async def timeouts(self, *, app: str | None = None, tenant: str = "default") -> AsyncGenerator[Step]:
         """Yield time-outs of all sessions as they happen, so that somebody can tell the users.
@@ -342,9 +360,9 @@ class Dialogs:
             app: Only sessions of this app; None for any.
             tenant: Whose.
         """
-        with self._listening(_EVERYBODY) as wake:
+        with self._listeners.to_timeouts() as ear:
             while True:
-                wake.clear()
+                ear.forget()
                 found = await self._database.write(
                     history.take_untold, tenant, app, limits.TOLD_LEASE_S, limits.TOLD_AGE_S, 1
                 )
@@ -352,26 +370,7 @@ class Dialogs:
                     yield step
                     await self._database.write(history.told, step.session_id, step.version)
                 if not found:
-                    await _wait(wake, limits.EVENT_POLL_S)
-
-    @contextlib.contextmanager
-    def _listening(self, what: str) -> Generator[asyncio.Event]:
-        wake = asyncio.Event()
-        self._listeners.setdefault(what, set()).add(wake)
-        try:
-            yield wake
-        finally:
-            listeners = self._listeners[what]
-            listeners.discard(wake)
-            if not listeners:
-                del self._listeners[what]
-
-    def _wake(self, step: Step | None) -> None:
-        if step is None or not self._listeners:
-            return
-        for what in (step.session_id, *([_EVERYBODY] if step.cause == "timeout" else [])):
-            for listener in self._listeners.get(what, ()):
-                listener.set()
+                    await ear.wait()
 
 
 def _request(
@@ -391,9 +390,3 @@ def _too_fast(session_id: str) -> ConflictError:
     return ConflictError(
         f"the dialog of session {session_id} timed out again meanwhile", remedy="try again", session_id=session_id
     )
-
-
-async def _wait(event: asyncio.Event, timeout_s: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(timeout_s):
-            await event.wait()

@@ -130,7 +130,7 @@ class _Server(uvicorn.Server):
     def __init__(self, site: Site, gate: PortGate) -> None:
         super().__init__(configured(App(site, gate)))
         self._site = site
-        self._warming: asyncio.Task[None] | None = None
+        self._beside: list[asyncio.Task[None]] = []
         self._draining: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -139,15 +139,16 @@ class _Server(uvicorn.Server):
         assert sockets
         host, port = sockets[0].getsockname()[:2]
         print(f"Alcove listens on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)  # noqa: T201
-        self._warming = asyncio.create_task(_warm_up(self._site.hub))
+        hub = self._site.hub
+        self._beside = [asyncio.create_task(work) for work in (_warm_up(hub), hub.dialogs.keep_time())]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more, let runs end or end them, let answers and streams end."""
         for server in self.servers:
             server.close()
-        if self._warming:
-            self._warming.cancel()
-            await asyncio.gather(self._warming, return_exceptions=True)
+        for task in self._beside:
+            task.cancel()
+        await asyncio.gather(*self._beside, return_exceptions=True)
         live = self._site.hub.runs.live_count
         _log.info("stopping", extra={"runs": live})
         patience_s = limits.DRAIN_S if live and not self.force_exit else 0

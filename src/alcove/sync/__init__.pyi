@@ -116,6 +116,9 @@ class Dialogs:
     def get(self, session_id: str) -> _alcove_dialogs_model.Dialog:
         """Return the dialog of a session. One whose state has timed out is returned as it is after that."""
 
+    def keep_time(self, every_s: float = 1) -> None:
+        """Let time-outs happen when they are due, until cancelled. A server does; any number of processes may."""
+
     def preview(
         self, session_id: str, event: str, slots: _collections_abc.Mapping[str, _alcove_values.Json] | None = None
     ) -> _alcove_dialogs_model.Dialog:

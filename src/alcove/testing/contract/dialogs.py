@@ -23,8 +23,6 @@ from alcove.errors import (
     EventRefusedError,
     IdempotencyError,
     InvalidError,
-    SessionBusyError,
-    SessionExpiredError,
     SessionNotFoundError,
     TooLargeError,
     VersionMismatchError,
@@ -33,7 +31,7 @@ from alcove.messages.model import Draft
 from alcove.messages.service import Messages
 from alcove.sessions import queries as session_queries
 from alcove.sessions.service import Sessions
-from alcove.testing.rows import execute, hold, idle
+from alcove.testing.rows import execute
 
 ORDER: dict[str, Any] = {
     "name": "order",
@@ -50,8 +48,8 @@ ORDER: dict[str, Any] = {
         "done": {"final": True},
     },
 }
-_SAID = (Draft("user", "here"), Draft("assistant", "where?"))
-_IMAGE = {"image": "i1"}
+SAID = (Draft("user", "here"), Draft("assistant", "where?"))
+IMAGE = {"image": "i1"}
 
 
 async def late(database: Database, session_id: str, seconds: float = 1000) -> None:
@@ -62,8 +60,8 @@ async def late(database: Database, session_id: str, seconds: float = 1000) -> No
     )  # fmt: skip
 
 
-class DialogsContract:
-    """Needs a `database` fixture; subclass it as it is."""
+class InOrder:
+    """A session in the dialog `order`."""
 
     @pytest.fixture
     def dialogs(self, database: Database) -> Dialogs:
@@ -78,15 +76,19 @@ class DialogsContract:
         await dialogs.start(session.id, "order")
         return session.id
 
+
+class DialogsContract(InOrder):
+    """Needs a `database` fixture; subclass it as it is."""
+
     async def test_a_step_stores_state_slots_and_messages_together(
         self, database: Database, dialogs: Dialogs, own: str
     ) -> None:
-        step = await dialogs.step(own, "photo", _IMAGE, messages=_SAID)
+        step = await dialogs.step(own, "photo", IMAGE, messages=SAID)
         assert (step.cause, step.event, step.before, step.state) == ("event", "photo", "idle", "waiting")
-        assert (step.version, step.first_seq, step.last_seq, step.slots) == (2, 1, 2, _IMAGE)
+        assert (step.version, step.first_seq, step.last_seq, step.slots) == (2, 1, 2, IMAGE)
         dialog = await dialogs.get(own)
         assert (dialog.name, dialog.number, dialog.version, dialog.state) == ("order", 1, 2, "waiting")
-        assert (dialog.slots, dialog.takes, dialog.final) == (_IMAGE, ("place", "gave_up"), False)
+        assert (dialog.slots, dialog.takes, dialog.final) == (IMAGE, ("place", "gave_up"), False)
         assert dialog.due_us == dialog.changed_us + 600 * SECOND
         session = await Sessions(database).get(own)
         assert (session.dialog_state, session.message_count, session.turn_count) == ("waiting", 2, 1)
@@ -97,7 +99,7 @@ class DialogsContract:
 
     async def test_a_step_that_is_refused_stores_nothing(self, database: Database, dialogs: Dialogs, own: str) -> None:
         with pytest.raises(EventRefusedError) as refused:
-            await dialogs.step(own, "place", {"place": "here"}, messages=_SAID)
+            await dialogs.step(own, "place", {"place": "here"}, messages=SAID)
         assert "takes no event 'place'" in refused.value.message
         assert refused.value.remedy == "it takes: photo"
         assert refused.value.details == {"state": "idle", "takes": "photo"}
@@ -107,187 +109,53 @@ class DialogsContract:
             ("photo", {"image": "i", "place": "x"}, "slots.place"),
         ):
             with pytest.raises(InvalidError) as wrong:
-                await dialogs.step(own, event, slots, messages=_SAID)
+                await dialogs.step(own, event, slots, messages=SAID)
             assert wrong.value.field == field
         with pytest.raises(TooLargeError):
-            await dialogs.step(own, "photo", {"image": "x" * 70_000}, messages=_SAID)
+            await dialogs.step(own, "photo", {"image": "x" * 70_000}, messages=SAID)
         with pytest.raises(InvalidError):
-            await dialogs.step(own, "photo", _IMAGE, messages=[Draft("user", "\ud800")])
+            await dialogs.step(own, "photo", IMAGE, messages=[Draft("user", "\ud800")])
         assert ((await dialogs.get(own)).version, await Messages(database).last(own)) == (1, [])
 
     async def test_a_preview_changes_nothing_and_its_version_commits(self, dialogs: Dialogs, own: str) -> None:
-        seen = await dialogs.preview(own, "photo", _IMAGE)
-        assert (seen.state, seen.slots, seen.version) == ("waiting", _IMAGE, 1)
+        seen = await dialogs.preview(own, "photo", IMAGE)
+        assert (seen.state, seen.slots, seen.version) == ("waiting", IMAGE, 1)
         assert (await dialogs.get(own)).state == "idle"
-        assert (await dialogs.step(own, "photo", _IMAGE, expected_version=seen.version)).version == 2
+        assert (await dialogs.step(own, "photo", IMAGE, expected_version=seen.version)).version == 2
         with pytest.raises(VersionMismatchError) as moved:
             await dialogs.step(own, "place", {"place": "here"}, expected_version=seen.version)
         assert moved.value.details == {"version": 2, "state": "waiting"}
         with pytest.raises(EventRefusedError):
-            await dialogs.preview(own, "photo", _IMAGE)
+            await dialogs.preview(own, "photo", IMAGE)
 
     async def test_a_repetition_gets_the_first_answer(self, database: Database, dialogs: Dialogs, own: str) -> None:
-        first = await dialogs.step(own, "photo", {"image": "i", "who": "w"}, messages=_SAID, idempotency_key="k")
-        again = await dialogs.step(own, "photo", {"who": "w", "image": "i"}, messages=_SAID, idempotency_key="k")
+        first = await dialogs.step(own, "photo", {"image": "i", "who": "w"}, messages=SAID, idempotency_key="k")
+        again = await dialogs.step(own, "photo", {"who": "w", "image": "i"}, messages=SAID, idempotency_key="k")
         assert (again.version, again.replayed, first.replayed) == (first.version, True, False)
         with pytest.raises(IdempotencyError):
-            await dialogs.step(own, "photo", {"image": "other"}, messages=_SAID, idempotency_key="k")
+            await dialogs.step(own, "photo", {"image": "other"}, messages=SAID, idempotency_key="k")
         assert len(await Messages(database).last(own)) == 2
 
     async def test_of_two_at_once_one_moves_and_the_other_hears_where_it_is(
         self, database: Database, dialogs: Dialogs, own: str
     ) -> None:
         other = Dialogs(database)
-        asked = [(dialogs, other)[i % 2].step(own, "photo", _IMAGE, messages=_SAID) for i in range(8)]
+        asked = [(dialogs, other)[i % 2].step(own, "photo", IMAGE, messages=SAID) for i in range(8)]
         done = await asyncio.gather(*asked, return_exceptions=True)
         assert sum(not isinstance(one, BaseException) for one in done) == 1
         assert {type(one) for one in done if isinstance(one, BaseException)} == {EventRefusedError}
         assert len(await Messages(database).last(own)) == 2
         assert [step.version for step in await dialogs.steps(own)] == [1, 2]
 
-    async def test_a_timeout_has_its_effect_once_and_is_no_activity(
-        self, database: Database, dialogs: Dialogs, own: str
-    ) -> None:
-        await dialogs.step(own, "photo", {"image": "i", "who": "w"}, messages=_SAID)
-        assert await dialogs.fire(own) is None
-        assert await dialogs.fire_due() == []
-        await late(database, own)
-        before = (await Sessions(database).get(own)).last_activity_us
-        others = [Dialogs(database) for _ in range(4)]
-        done = await asyncio.gather(*(one.fire_due(3) for one in others), *(one.fire(own) for one in others))
-        fired = [step for some in done for step in (some if isinstance(some, list) else [some]) if step]
-        assert [(step.cause, step.event, step.before, step.state) for step in fired] == [
-            ("timeout", "gave_up", "waiting", "idle")
-        ]
-        assert (fired[0].slots, fired[0].message) == ({"who": "w"}, "I stopped waiting.")
-        [told] = (await Messages(database).last(own))[2:]
-        assert (told.role, told.text, told.turn) == ("assistant", "I stopped waiting.", 1)
-        assert told.detail.metadata == {"alcove": {"by": "timeout"}}
-        assert (await Sessions(database).get(own)).last_activity_us == before
-
-    async def test_whoever_comes_late_finds_the_state_after_the_timeout(
-        self, database: Database, dialogs: Dialogs, own: str
-    ) -> None:
-        await dialogs.step(own, "photo", _IMAGE)
-        await late(database, own)
-        with pytest.raises(EventRefusedError) as refused:
-            await dialogs.step(own, "place", {"place": "here"})
-        assert refused.value.details["state"] == "idle"
-        assert [step.cause for step in await dialogs.steps(own)] == ["start", "event", "timeout"]
-        await dialogs.step(own, "photo", _IMAGE)
-        await late(database, own)
-        assert (await dialogs.preview(own, "photo", _IMAGE)).state == "waiting"
-        await dialogs.step(own, "photo", _IMAGE)
-        await late(database, own)
-        assert (await dialogs.get(own)).state == "idle"
-
-    async def test_a_clock_that_jumps_back_fires_nothing_early_and_nothing_twice(
-        self, database: Database, dialogs: Dialogs, own: str
-    ) -> None:
-        await dialogs.step(own, "photo", _IMAGE)
-        # As if the clock had gone back an hour since: the end of the wait is further away.
-        await late(database, own, -3600)
-        assert (await dialogs.get(own)).state == "waiting"
-        assert await dialogs.fire_due() == []
-        await late(database, own, 3600 + 600)
-        assert len(await dialogs.fire_due()) == 1
-        # The clock goes back again: what has been is over, whatever the clock shows.
-        await execute(database, "UPDATE dialog_steps SET created_at = created_at + ?, due_at = 1", 3600 * SECOND)
-        assert await dialogs.fire_due() == []
-        assert [step.cause for step in await dialogs.steps(own)].count("timeout") == 1
-
-    async def test_a_run_that_holds_the_session_is_not_disturbed(
-        self, database: Database, dialogs: Dialogs, own: str
-    ) -> None:
-        await dialogs.step(own, "photo", _IMAGE)
-        await late(database, own)
-        await hold(database, own, "run-1", 60)
-        assert await dialogs.fire_due() == []
-        assert (await dialogs.get(own)).state == "waiting"
-        with pytest.raises(SessionBusyError):
-            await dialogs.step(own, "place", {"place": "here"})
-        with pytest.raises(SessionBusyError):
-            await dialogs.reset(own)
-        await execute(database, "UPDATE heads SET lease_until = 0")
-        assert len(await dialogs.fire_due()) == 1
-
-    async def test_an_expired_session_takes_its_timeout_and_nothing_else(
-        self, database: Database, dialogs: Dialogs
-    ) -> None:
-        session, _ = await Sessions(database).live("ana", ttl_s=600)
-        await dialogs.define(ORDER)
-        await dialogs.start(session.id, "order")
-        await dialogs.step(session.id, "photo", _IMAGE)
-        await late(database, session.id)
-        await idle(database, session.id, 1000)
-        assert [step.session_id for step in await dialogs.fire_due()] == [session.id]
-        with pytest.raises(SessionExpiredError):
-            await dialogs.step(session.id, "photo", _IMAGE)
-        assert (await dialogs.get(session.id)).state == "idle"
-
-    async def test_due_sessions_are_swept_in_bounded_steps_past_those_that_cannot(
-        self, database: Database, dialogs: Dialogs
-    ) -> None:
-        await dialogs.define(ORDER)
-        made = [(await Sessions(database).create()).id for _ in range(7)]
-        for i, session_id in enumerate(made):
-            await dialogs.start(session_id, "order")
-            await dialogs.step(session_id, "photo", _IMAGE)
-            await late(database, session_id, 1000 - i)
-        await database.write(session_queries.trash, made[0], "t1", 10)
-        await hold(database, made[1], "run-1", 60)
-        assert [step.session_id for step in await dialogs.fire_due(2)] == made[2:4]
-        assert [step.session_id for step in await dialogs.fire_due(9)] == made[4:]
-
-    async def test_subscribers_hear_of_everything_and_resume(
-        self, database: Database, dialogs: Dialogs, own: str
-    ) -> None:
-        heard: list[tuple[int, str]] = []
-
-        async def listen() -> None:
-            async for step in dialogs.subscribe(own):
-                heard.append((step.version, step.cause))
-                if step.cause == "timeout":
-                    return
-
-        listener = asyncio.create_task(listen())
-        await dialogs.step(own, "photo", _IMAGE)
-        await late(database, own)
-        await dialogs.fire_due()
-        await asyncio.wait_for(listener, 10)
-        assert heard == [(1, "start"), (2, "event"), (3, "timeout")]
-        async for step in dialogs.subscribe(own, after=2):
-            assert step.version == 3
-            break
-
-    async def test_a_timeout_is_told_by_one_listener_and_again_if_that_one_dies(
-        self, database: Database, dialogs: Dialogs, own: str
-    ) -> None:
-        await dialogs.step(own, "photo", _IMAGE)
-        await late(database, own)
-        await dialogs.fire_due()
-        [taken] = await database.write(history.take_untold, "default", None, 60, 3600, 5)
-        assert (taken.session_id, taken.message) == (own, "I stopped waiting.")
-        assert await database.write(history.take_untold, "default", None, 60, 3600, 5) == []
-        await execute(database, "UPDATE dialog_steps SET telling = 1 WHERE telling > 0")
-        assert await database.write(history.take_untold, "acme", None, 60, 3600, 5) == []
-        assert await database.write(history.take_untold, "default", "other", 60, 3600, 5) == []
-        async for step in dialogs.timeouts(app=""):
-            assert step.session_id == own
-            await database.write(history.told, own, step.version)
-            break
-        await execute(database, "UPDATE dialog_steps SET telling = 1 WHERE telling > 0")
-        assert await database.write(history.take_untold, "default", None, 60, 3600, 5) == []
-
     async def test_a_reset_keeps_the_history_and_what_is_declared(
         self, database: Database, dialogs: Dialogs, own: str
     ) -> None:
-        await dialogs.step(own, "photo", {"image": "i", "who": "w"}, messages=_SAID)
+        await dialogs.step(own, "photo", {"image": "i", "who": "w"}, messages=SAID)
         step = await dialogs.reset(own)
         assert step is not None
         assert (step.cause, step.state, step.slots) == ("reset", "idle", {"who": "w"})
         assert len(await Messages(database).last(own)) == 2
-        await dialogs.step(own, "photo", _IMAGE, messages=_SAID)
+        await dialogs.step(own, "photo", IMAGE, messages=SAID)
         await dialogs.reset(own, clear=True)
         assert ((await dialogs.get(own)).state, await Messages(database).last(own)) == ("idle", [])
         bare = (await Sessions(database).create()).id
@@ -296,7 +164,7 @@ class DialogsContract:
             await dialogs.reset(bare)
 
     async def test_a_dialog_begins_once_and_another_one_only_by_a_restart(self, dialogs: Dialogs, own: str) -> None:
-        await dialogs.step(own, "photo", _IMAGE)
+        await dialogs.step(own, "photo", IMAGE)
         dialog, began = await dialogs.start(own, "order")
         assert (dialog.state, began) == ("waiting", False)
         other = {**ORDER, "name": "other"}
@@ -315,8 +183,8 @@ class DialogsContract:
             await dialogs.put(session_id, "anything")
         await dialogs.start(session_id, FREE_FORM)
         slots: dict[str, Any] = {"x": [1, {"y": None}], "图": "\x00"}
-        step = await dialogs.put(session_id, "等图片", slots, messages=_SAID, expected_version=1, idempotency_key="k")
-        again = await dialogs.put(session_id, "等图片", slots, messages=_SAID, expected_version=1, idempotency_key="k")
+        step = await dialogs.put(session_id, "等图片", slots, messages=SAID, expected_version=1, idempotency_key="k")
+        again = await dialogs.put(session_id, "等图片", slots, messages=SAID, expected_version=1, idempotency_key="k")
         assert (step.version, again.version, again.replayed) == (2, 2, True)
         dialog = await dialogs.get(session_id)
         assert (dialog.name, dialog.state, dialog.slots, dialog.takes) == (FREE_FORM, "等图片", slots, ())
@@ -337,11 +205,11 @@ class DialogsContract:
     async def test_what_is_not_there_is_named(self, database: Database, dialogs: Dialogs, own: str) -> None:
         bare = (await Sessions(database).create()).id
         for session_id, error in (("nobody", SessionNotFoundError), (bare, DialogNotFoundError)):
-            for call in (dialogs.get(session_id), dialogs.step(session_id, "photo", _IMAGE)):
+            for call in (dialogs.get(session_id), dialogs.step(session_id, "photo", IMAGE)):
                 with pytest.raises(error):
                     await call
         await database.write(session_queries.trash, own, "t1", 10)
-        for call in (dialogs.get(own), dialogs.steps(own), dialogs.step(own, "photo", _IMAGE), dialogs.reset(own)):
+        for call in (dialogs.get(own), dialogs.steps(own), dialogs.step(own, "photo", IMAGE), dialogs.reset(own)):
             with pytest.raises(SessionNotFoundError):
                 await call
 
@@ -353,8 +221,8 @@ class DialogsContract:
             session_id = (await Sessions(database).create()).id
             definition = await dialogs.define({**ORDER, "name": name})
             await dialogs.start(session_id, definition)
-            assert (await dialogs.step(session_id, "photo", _IMAGE)).state == "waiting"
-        assert (await dialogs.step(own, "photo", _IMAGE)).state == "waiting"
+            assert (await dialogs.step(session_id, "photo", IMAGE)).state == "waiting"
+        assert (await dialogs.step(own, "photo", IMAGE)).state == "waiting"
 
     async def test_a_version_is_kept_as_it_was_and_sessions_stay_or_follow(
         self, database: Database, dialogs: Dialogs, own: str
@@ -362,13 +230,13 @@ class DialogsContract:
         await dialogs.define(ORDER)
         with pytest.raises(AlreadyExistsError):
             await dialogs.define({**ORDER, "reset": {"keep": []}})
-        await dialogs.step(own, "photo", _IMAGE)
+        await dialogs.step(own, "photo", IMAGE)
         await dialogs.define({**ORDER, "version": 2, "reset": {"keep": []}})
         fresh = Dialogs(database)  # as after a restart: nothing is remembered
         assert (await fresh.get(own)).number == 1
         assert (await fresh.step(own, "gave_up")).state == "idle"
         assert (await fresh.get(own)).number == 1, "no migration is declared, so it stays"
-        await fresh.step(own, "photo", _IMAGE)
+        await fresh.step(own, "photo", IMAGE)
         states = {**ORDER["states"]}
         states["waiting_place"] = states.pop("waiting")
         states["idle"] = {"on": {"photo": "waiting_place"}}
@@ -382,16 +250,16 @@ class DialogsContract:
     async def test_a_fork_has_the_dialog_of_its_point_and_a_rewind_goes_back_to_it(
         self, database: Database, dialogs: Dialogs, own: str
     ) -> None:
-        await dialogs.step(own, "photo", _IMAGE, messages=_SAID)
-        await dialogs.step(own, "place", {"place": "here"}, messages=_SAID)
+        await dialogs.step(own, "photo", IMAGE, messages=SAID)
+        await dialogs.step(own, "place", {"place": "here"}, messages=SAID)
         target = (await Sessions(database).create()).id
         await database.write(history.copy, own, target, 3)
         dialog = await dialogs.get(target)
-        assert (dialog.state, dialog.slots, dialog.version) == ("waiting", _IMAGE, 1)
+        assert (dialog.state, dialog.slots, dialog.version) == ("waiting", IMAGE, 1)
         assert dialog.due_us > 0
         await database.write(history.restore, own, 2)
         dialog = await dialogs.get(own)
-        assert (dialog.state, dialog.slots, dialog.version) == ("waiting", _IMAGE, 4)
+        assert (dialog.state, dialog.slots, dialog.version) == ("waiting", IMAGE, 4)
         assert [step.cause for step in await dialogs.steps(own)][-1] == "restore"
 
     async def test_every_refusal_can_be_told(self, dialogs: Dialogs, own: str) -> None:
