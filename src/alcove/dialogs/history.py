@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final, NamedTuple
+
 import msgspec
 
 from alcove.clock import SECOND, Micros
 from alcove.database.op import Row, Statement, Steps
-from alcove.dialogs.model import Step
-from alcove.dialogs.queries import COLUMNS
+from alcove.dialogs.model import Cause, Step
+from alcove.dialogs.queries import COLUMNS, LEFT
 from alcove.sessions.heads import refusal
 from alcove.values import Json
 
@@ -57,44 +59,55 @@ def copy(now: Micros, source: str, target: str, last_seq: int) -> Steps[None]:
     """
     found = yield from _at(source, last_seq)
     if found:
-        yield from _put(now, target, 1, found, "start")
+        yield from _put(now, target, 1, "start", found)
 
 
 def restore(now: Micros, session_id: str, last_seq: int) -> Steps[None]:
-    """Bring a dialog back to where it was at a `seq`, for a rewind; the head is locked. Nothing without a dialog."""
-    found = yield from _at(session_id, last_seq)
+    """Bring a dialog back to where it was at a `seq`, for a rewind; the head is locked. Nothing without a dialog.
+
+    Where it had not begun there is none again; its steps stay, because somebody may be listening to them.
+    """
     [[version]] = yield Statement("SELECT dialog_version FROM heads WHERE session_id = ?", (session_id,))
-    if found:
-        yield from _put(now, session_id, version + 1, found, "restore")
-    elif version:
-        yield Statement(
-            "UPDATE heads SET dialog_version = 0, dialog_state = '', dialog_due = 0 WHERE session_id = ?",
-            (session_id,),
-        )
-        yield Statement("DELETE FROM dialog_steps WHERE session_id = ?", (session_id,))
+    if not version:
+        return
+    found = yield from _at(session_id, last_seq)
+    yield from _put(now, session_id, version + 1, "restore" if found else LEFT, found or _NOWHERE)
 
 
-def _at(session_id: str, last_seq: int) -> Steps[Row | None]:
-    """Return the last step before any later message: state before, state, slots, definition, how long it waits."""
+class _Place(NamedTuple):
+    """What a step led to."""
+
+    before: str
+    state: str
+    slots: str
+    definition: str
+    wait: Micros
+
+
+_NOWHERE: Final = _Place("", "", "{}", "", 0)
+
+
+def _at(session_id: str, last_seq: int) -> Steps[_Place | None]:
+    """Return where the last step before any later message led; None when there was no dialog."""
     rows = yield Statement(
-        "SELECT state_before, state, slots, definition, CASE WHEN due_at > 0 THEN due_at - created_at ELSE 0 END "
+        "SELECT state_before, state, slots, definition, "
+        "CASE WHEN due_at > 0 THEN due_at - created_at ELSE 0 END, cause "
         "FROM dialog_steps WHERE session_id = ? AND last_seq <= ? ORDER BY version DESC LIMIT 1",
         (session_id, last_seq),
     )
-    return rows[0] if rows else None
+    return _Place(*rows[0][:5]) if rows and rows[0][5] != LEFT else None
 
 
-def _put(now: Micros, session_id: str, version: int, found: Row, cause: str) -> Steps[None]:
-    before, state, slots, definition, wait = found
-    due = now + wait if wait else 0
+def _put(now: Micros, session_id: str, version: int, cause: Cause, place: _Place) -> Steps[None]:
+    due = now + place.wait if place.wait else 0
     [[last_seq]] = yield Statement(
         "UPDATE heads SET dialog_version = ?, dialog_state = ?, dialog_due = ? WHERE session_id = ? RETURNING last_seq",
-        (version, state, due, session_id),
+        (version, place.state, due, session_id),
     )
     yield Statement(
         f"INSERT INTO dialog_steps ({COLUMNS}, definition, telling) "
         f"VALUES (?, ?, ?, '', ?, ?, ?, '', 0, ?, ?, ?, ?, {TOLD})",
-        (session_id, version, cause, before, state, slots, last_seq, due, now, definition),
+        (session_id, version, cause, place.before, place.state, place.slots, last_seq, due, now, place.definition),
     )
 
 

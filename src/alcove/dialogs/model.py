@@ -13,7 +13,7 @@ from alcove.values import Json
 
 Kind = Literal["text", "integer", "number", "boolean", "list", "object", "any"]
 Operator = Literal["is", "is_not", "in", "not_in", "set", "at_least", "at_most", "above", "below"]
-Cause = Literal["start", "event", "timeout", "reset", "set", "restore"]
+Cause = Literal["start", "event", "timeout", "reset", "set", "restore", "leave"]
 
 FREE_FORM: Final = "free-form"
 """The name of no definition: any state, any slots. It has to be asked for."""
@@ -232,7 +232,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         session_id: Where.
         version: Its number, dense from 1 in a session.
-        cause: `start event timeout reset set restore`.
+        cause: `start event timeout reset set`; `restore` by a rewind, `leave` by one to before the dialog began.
         event: The event, `''` where none was taken.
         before: The state before, `''` for a start.
         state: The state after.

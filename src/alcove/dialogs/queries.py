@@ -25,7 +25,7 @@ Known: TypeAlias = MutableMapping[str, Definition]
 """Definitions by id, remembered between operations: a stored one never changes."""
 
 _HERE = (
-    "SELECT h.trashed, h.dialog_version, h.dialog_due, s.definition, s.state, s.slots, s.created_at, f.next "
+    "SELECT h.trashed, h.dialog_version, h.dialog_due, s.definition, s.state, s.slots, s.created_at, f.next, s.cause "
     "FROM heads h LEFT JOIN dialog_steps s ON s.session_id = h.session_id AND s.version = h.dialog_version "
     "LEFT JOIN dialog_definitions f ON f.id = s.definition WHERE h.session_id = ?"
 )
@@ -33,12 +33,17 @@ COLUMNS = (
     "session_id, version, cause, event, state_before, state, slots, message, first_seq, last_seq, due_at, created_at"
 )
 _INSERT = f"INSERT INTO dialog_steps ({COLUMNS}, definition, telling) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+LEFT: Cause = "leave"
 _decode = msgspec.json.Decoder(dict[str, Json]).decode
 
 
 class Here(NamedTuple):
-    """Where a session's dialog stands; `definition` is `''` for a free-form one."""
+    """Where a session's dialog stands; `definition` is `''` for a free-form one.
 
+    Where there is none, `version` counts all the same: what was heard once is not told again under the same number.
+    """
+
+    there: bool
     version: int
     position: Position
     definition: str
@@ -58,7 +63,7 @@ class Move(NamedTuple):
 
 
 def _look(now: Micros, session_id: str, *, lock: bool = False) -> Steps[Here]:
-    """Return where the dialog stands; version 0 when there is none.
+    """Return where the dialog stands, or that there is none.
 
     Raises:
         SessionNotFoundError: There is no such session, or it is in the trash.
@@ -68,10 +73,10 @@ def _look(now: Micros, session_id: str, *, lock: bool = False) -> Steps[Here]:
     rows = yield Statement(_HERE, (session_id,))
     if not rows or rows[0][0]:
         raise (yield from refusal(now, session_id))
-    _, version, due, definition, state, slots, changed, following = rows[0]
-    if not version:
-        return Here(0, Position("", {}), "", 0, "")
-    return Here(version, Position(state, _decode(slots), due), definition, changed, following or "")
+    _, version, due, definition, state, slots, changed, following, cause = rows[0]
+    if not version or cause == LEFT:
+        return Here(False, version, Position("", {}), "", 0, "")
+    return Here(True, version, Position(state, _decode(slots), due), definition, changed, following or "")
 
 
 def _definition(definition_id: str, known: Known) -> Steps[Definition]:
@@ -85,7 +90,7 @@ def _definition(definition_id: str, known: Known) -> Steps[Definition]:
 
 
 def _there(session_id: str, here: Here) -> Here:
-    if not here.version:
+    if not here.there:
         raise DialogNotFoundError(
             f"session {session_id} has no dialog", field="session_id", remedy="start one", session_id=session_id
         )
@@ -278,7 +283,7 @@ def step(
 def fire(now: Micros, session_id: str, known: Known, tell: Callable[[str], Stored]) -> Steps[Step | None]:
     """Let the time-out of a session's state happen if it is due; None when it is not, or has happened."""
     here = yield from _look(now, session_id, lock=True)
-    if not here.version or not here.definition or not _is_due(now, here):
+    if not here.there or not here.definition or not _is_due(now, here):
         return None
     definition = yield from _definition(here.definition, known)
     after, timeout = rules.time_out(definition, here.position, now)
@@ -297,9 +302,9 @@ def start(
     """Begin a dialog (free-form without a definition); None when the session is in it already."""
 
     def decide(here: Here) -> Steps[Move | None]:
-        if here.version and not restart and (yield from _is_in(here, definition)):
+        if here.there and not restart and (yield from _is_in(here, definition)):
             return None
-        if here.version and not restart:
+        if here.there and not restart:
             raise ConflictError(
                 f"session {session_id} is in another dialog",
                 field="name",
@@ -350,7 +355,7 @@ def reset(now: Micros, session_id: str, known: Known, *, clear: bool) -> Steps[S
     """Bring the dialog back to its start, and hide the history too with `clear`. Without a dialog only the latter."""
 
     def decide(here: Here) -> Steps[Move | None]:
-        if not here.version:
+        if not here.there:
             if not clear:
                 _there(session_id, here)
             return None

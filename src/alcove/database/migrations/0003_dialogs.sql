@@ -15,7 +15,7 @@ CREATE TABLE dialog_definitions (
 );
 CREATE UNIQUE INDEX dialog_definitions_by_name ON dialog_definitions (tenant, name, number);
 
--- Where the dialog of a session stands: its newest step (0 for no dialog), its state, when that times out (0 for never).
+-- Where the dialog of a session stands: its newest step (0 for none yet), its state, when that times out (0 for never).
 ALTER TABLE heads ADD COLUMN dialog_version BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE heads ADD COLUMN dialog_state TEXT NOT NULL DEFAULT '';
 ALTER TABLE heads ADD COLUMN dialog_due BIGINT NOT NULL DEFAULT 0;
@@ -25,7 +25,7 @@ CREATE INDEX heads_by_dialog_due ON heads (dialog_due, session_id) WHERE dialog_
 CREATE TABLE dialog_steps (
     session_id TEXT NOT NULL,
     version BIGINT NOT NULL,
-    -- `start event timeout reset set restore`.
+    -- `start event timeout reset set restore leave`.
     cause TEXT NOT NULL,
     event TEXT NOT NULL,
     state_before TEXT NOT NULL,

@@ -262,6 +262,26 @@ class DialogsContract(InOrder):
         assert (dialog.state, dialog.slots, dialog.version) == ("waiting", IMAGE, 4)
         assert [step.cause for step in await dialogs.steps(own)][-1] == "restore"
 
+    async def test_a_rewind_to_before_a_dialog_leaves_it_and_its_numbers_go_on(
+        self, database: Database, dialogs: Dialogs
+    ) -> None:
+        session_id = (await Sessions(database).create()).id
+        await Messages(database).append_turn(session_id, "hello", "hello")
+        await dialogs.define(ORDER)
+        await dialogs.start(session_id, "order")
+        await dialogs.step(session_id, "photo", IMAGE, messages=SAID)
+        await database.write(history.restore, session_id, 1)
+        for call in (dialogs.get(session_id), dialogs.step(session_id, "photo", IMAGE), dialogs.reset(session_id)):
+            with pytest.raises(DialogNotFoundError):
+                await call
+        assert (await Sessions(database).get(session_id)).dialog_state == ""
+        assert (await dialogs.start(session_id, "order"))[0].version == 4
+        assert [step.cause for step in await dialogs.steps(session_id)] == ["start", "event", "leave", "start"]
+        target = (await Sessions(database).create()).id
+        await database.write(history.copy, session_id, target, 1)
+        with pytest.raises(DialogNotFoundError):
+            await dialogs.get(target)
+
     async def test_every_refusal_can_be_told(self, dialogs: Dialogs, own: str) -> None:
         with pytest.raises(AlcoveError) as refused:
             await dialogs.step(own, "phto")
