@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from alcove.dialogs.loading import load
 from alcove.hub import Alcove
 from alcove.testing.contract.dialogs import ORDER, late
-from server.asgi import Client, events
+from server.asgi import Client, events, until
 
 AT = "/api/v1/sessions/{}/dialog"
 
@@ -92,6 +93,31 @@ async def test_a_stream_tells_of_everything_and_resumes(call: Client, hub: Alcov
         assert await heard(1, f"{at}/stream?after=1") == told[1:2]
         assert await heard(1, f"{at}/stream?after=0", {"last-event-id": "2"}) == told[2:]
     assert (await call("GET", f"{at}/stream", headers={"last-event-id": "x"})).status == 400
+
+
+async def test_timeouts_of_all_users_are_told_each_to_one(call: Client, hub: Alcove) -> None:
+    heard: list[tuple[str, str, str]] = []
+
+    async def listen() -> None:
+        async for piece in call.stream("GET", "/api/v1/dialogs/timeouts?app=bot"):
+            told = [data for _, _, data in events(piece)] if piece.startswith(b"id:") else []
+            heard.extend((data["user_id"], data["key"], data["message"]) for data in told)
+
+    async def wait_in_vain(user: str, app: str) -> None:
+        session, _ = await hub.sessions.live(user, app=app)
+        await hub.dialogs.start(session.id, load(ORDER))
+        await session.step("photo", {"image": "i"})
+        await late(hub.database, session.id)
+        await hub.dialogs.fire(session.id)
+
+    listeners = [asyncio.create_task(listen()) for _ in range(2)]
+    for count, (user, app) in enumerate((("ana", "bot"), ("cy", ""), ("bo", "bot"), ("ana", "bot"))):
+        await wait_in_vain(user, app)
+        await until(lambda: len(heard) >= max(count, 1))  # noqa: B023 - it is waited for here
+    assert heard == [(user, "", "I stopped waiting.") for user in ("ana", "bo", "ana")]
+    for listener in listeners:
+        listener.cancel()
+    await asyncio.gather(*listeners, return_exceptions=True)
 
 
 async def test_a_reset_keeps_the_history_unless_it_is_cleared(call: Client, own: str, at: str) -> None:

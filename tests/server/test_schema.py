@@ -64,7 +64,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
 schema = schemathesis.openapi.from_dict(describe(ROUTES))
 
 
-@schema.exclude(path="/api/v1/isolation").parametrize()
+# A stream of what is still to come does not end by itself.
+@schema.exclude(path=["/api/v1/isolation", "/api/v1/dialogs/timeouts"]).parametrize()
 @settings(
     max_examples=8,
     deadline=None,

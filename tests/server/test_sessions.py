@@ -102,6 +102,9 @@ async def test_a_user_has_one_live_session(call: Client) -> None:
     assert len({answer.json()["session_id"] for answer in answers}) == 1
     assert answers[0].json()["user_id"] == "ana@example.org"
     assert (await call("PUT", "/api/v1/users/ana%00/session")).status == 400
+    await call("PUT", "/api/v1/users/bo/session", {"app": "bot"})
+    counts = [(await call("GET", f"/api/v1/users{query}")).json() for query in ("", "?app=bot", "?app=")]
+    assert counts == [{"active_count": 2}, {"active_count": 1}, {"active_count": 1}]
 
 
 async def _ten(call: Client, path: str, body: Any) -> list[Any]:

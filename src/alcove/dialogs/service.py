@@ -349,7 +349,9 @@ class Dialogs:
                 if not found:
                     await ear.wait()
 
-    async def timeouts(self, *, app: str | None = None, tenant: str = "default") -> AsyncGenerator[Step]:
+    async def timeouts(
+        self, *, app: str | None = None, tenant: str = "default", follow: bool = True
+    ) -> AsyncGenerator[Step]:
         """Yield time-outs of all sessions as they happen, so that somebody can tell the users.
 
         Each is for one listener, however many there are in however many processes. It counts as told when the listener
@@ -359,6 +361,7 @@ class Dialogs:
         Args:
             app: Only sessions of this app; None for any.
             tenant: Whose.
+            follow: Whether to wait for those that are still to come.
         """
         with self._listeners.to_timeouts() as ear:
             while True:
@@ -369,6 +372,8 @@ class Dialogs:
                 for step in found:
                     yield step
                     await self._database.write(history.told, step.session_id, step.version)
+                if not found and not follow:
+                    return
                 if not found:
                     await ear.wait()
 

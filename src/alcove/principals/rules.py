@@ -39,6 +39,7 @@ LEAST: Final[dict[str, Role]] = {
     "sessions.delete": Role.USER,
     "sessions.read": Role.USER,
     "sessions.update": Role.USER,
+    "users.read": Role.SERVICE,
 }
 """The least role that has a permission. One that is not here is the administrator's."""
 

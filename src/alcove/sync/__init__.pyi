@@ -170,7 +170,7 @@ class Dialogs:
         """Yield what happens in a session's dialog after a version, as it happens, whichever process does it."""
 
     def timeouts(
-        self, *, app: str | None = None, tenant: str = "default"
+        self, *, app: str | None = None, tenant: str = "default", follow: bool = True
     ) -> _contextlib.AbstractContextManager[_alcove_dialogs_model.Step]:
         """Yield time-outs of all sessions as they happen, so that somebody can tell the users."""
 

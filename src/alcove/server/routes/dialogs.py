@@ -29,7 +29,7 @@ from alcove.events.model import Event
 from alcove.messages.model import Draft
 from alcove.server.call import Call
 from alcove.server.route import Route
-from alcove.server.routes.views import PageLimit
+from alcove.server.routes.views import Name, PageLimit
 from alcove.server.streaming import EventStream, resumes_after
 from alcove.values import Json, Metadata
 
@@ -118,7 +118,7 @@ class StepView(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         session_id: Where.
         version: Its number, dense from 1.
-        cause: `start`, `event`, `timeout`, `reset`, `set` or `restore`.
+        cause: `start`, `event`, `timeout`, `reset`, `set`; `restore` by a rewind, `leave` by one to before it began.
         event: The event; empty where none was taken.
         before: The state before; empty for a start.
         state: The state after.
@@ -260,6 +260,38 @@ async def _happening(call: Call, after: int) -> AsyncGenerator[Event]:
                 yield Event(step.version, "state", msgspec.to_builtins(step_view(step)), step.created_us)
 
 
+class OfApp(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose time-outs.
+
+    Attributes:
+        app: Only of sessions of this application; empty for those of none; all when left out.
+        follow: Whether to wait for those that are still to come.
+    """
+
+    app: Name | None = None
+    follow: bool = True
+
+
+async def follow_timeouts(call: Call, query: OfApp) -> EventStream:
+    """Follow the time-outs of all sessions as Server-Sent Events, so that somebody can tell the users.
+
+    `event` is `state`, `data` is a step as the list has it, with the session's `user_id`, `app` and `key`. Each goes to
+    one listener, however many there are; to another one a minute later if the connection ends while it is sent.
+    """
+    return EventStream(call.site, _timing_out(call, query))
+
+
+async def _timing_out(call: Call, query: OfApp) -> AsyncGenerator[Event]:
+    told = call.hub.dialogs.timeouts(app=query.app, tenant=call.principal.tenant, follow=query.follow)
+    async with aclosing(told) as steps:
+        async for step in steps:
+            session = await call.hub.sessions.find(step.session_id)
+            if session is not None:  # it may have been purged just now
+                whose = {"user_id": session.user_id, "app": session.app, "key": session.key}
+                data = {**msgspec.to_builtins(step_view(step)), **whose}
+                yield Event(step.version, "state", data, step.created_us)
+
+
 async def show_definition(call: Call) -> DefinitionView:
     """Show the definition that the session follows now, whichever version that is."""
     await call.session()
@@ -334,6 +366,7 @@ ROUTES: Final = (
     ),
     Route("GET", f"{_AT}/events", list_steps, permission="dialogs.read", errors=(SessionNotFoundError,), run=True),
     Route("GET", f"{_AT}/stream", follow, permission="dialogs.read", errors=_NONE, run=True),
+    Route("GET", "/api/v1/dialogs/timeouts", follow_timeouts, permission="dialogs.write"),
     Route("GET", f"{_AT}/definition", show_definition, permission="dialogs.read", errors=_NONE, run=True),
     Route("POST", f"{_AT}/reset", reset, permission="dialogs.write", errors=_CHANGE),
 )

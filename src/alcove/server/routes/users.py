@@ -1,4 +1,4 @@
-"""The live session of a user."""
+"""Users and their live sessions."""
 
 from __future__ import annotations
 
@@ -38,4 +38,32 @@ async def live(call: Call, body: Live) -> SessionView:
     return session_view(call, session)
 
 
-ROUTES: Final = (Route("PUT", "/api/v1/users/{user}/session", live, permission="sessions.create", others=(201,)),)
+class Which(msgspec.Struct, frozen=True, kw_only=True):
+    """Which users.
+
+    Attributes:
+        app: Only those of this application; empty for those of none; all when left out.
+    """
+
+    app: Name | None = None
+
+
+class Count(msgspec.Struct, frozen=True, kw_only=True):
+    """How many there are.
+
+    Attributes:
+        active_count: Live sessions that have not expired: one for each user and key.
+    """
+
+    active_count: int
+
+
+async def count(call: Call, query: Which) -> Count:
+    """Count the live sessions of users that have not expired."""
+    return Count(active_count=await call.hub.sessions.active_count(app=query.app, tenant=call.principal.tenant))
+
+
+ROUTES: Final = (
+    Route("GET", "/api/v1/users", count, permission="users.read"),
+    Route("PUT", "/api/v1/users/{user}/session", live, permission="sessions.create", others=(201,)),
+)
