@@ -201,8 +201,11 @@ class Ours(Store):
         self.db = await open_database(f"sqlite:///{self.path}")
         self.sessions, self.messages = Sessions(self.db), Messages(self.db)
         self.keys = 0
+        self.plain: sqlite3.Connection | None = None
 
     async def close(self) -> None:
+        if self.plain is not None:
+            self.plain.close()
         await self.db.close()
 
     async def durability(self) -> str:
@@ -231,6 +234,17 @@ class Ours(Store):
     async def records_of(self, user: str) -> int:
         """List a user's sessions as records, and return how many there are."""
         return len((await self.sessions.list(user_id=user)).sessions)
+
+    def raw_records_of(self, user: str) -> int:
+        """The same rows by plain `sqlite3`: what every such listing has to fetch, whoever asks."""
+        if self.plain is None:
+            self.plain = sqlite3.connect(self.path)
+        rows = self.plain.execute(
+            "SELECT s.*, h.* FROM sessions s JOIN heads h ON h.session_id = s.id "
+            "WHERE s.tenant = 'default' AND s.user_id = ? ORDER BY s.created_at DESC, s.id DESC LIMIT 50",
+            (user,),
+        )
+        return len(rows.fetchall())
 
     def fill(self, sessions: Iterable[tuple[str, str, int]], message: str) -> None:
         with sqlite3.connect(self.path) as db:
