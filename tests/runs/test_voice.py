@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
 
 import pytest
 
@@ -15,6 +16,7 @@ from alcove.errors import ClosedError
 from alcove.hub import Alcove
 from alcove.lifecycle.service import Handle
 from alcove.runs.journal import Journal
+from alcove.runs.voice import Voice
 from runs.world import said
 
 PIECE = "x" * 10_000
@@ -103,6 +105,15 @@ async def test_code_in_the_event_loop_that_runs_far_ahead_is_told_to_drain(
     assert reply.run.status == "failed"
     assert "await context.drain()" in reply.run.error
     assert (await session.chat("go", agent="patient")).text == "done"
+
+
+def test_a_thread_whose_event_loop_is_gone_is_told_so() -> None:
+    async def made() -> Voice:
+        return Voice(Journal(*cast("Any", [None] * 5)))
+
+    voice = asyncio.run(made())
+    with ThreadPoolExecutor(1) as thread, pytest.raises(ClosedError):
+        thread.submit(voice.emit, "hello?").result()
 
 
 async def test_a_function_whose_run_has_ended_is_told_so(hub: Alcove, session: Handle) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import CancelledError
 from typing import Any, final
 
 from alcove import limits
@@ -60,7 +61,7 @@ class Voice:
             if self._ahead > limits.EMIT_AHEAD_BYTES:
                 self._ahead = 0
                 self._wait(self.drain())
-        except RuntimeError:
+        except (RuntimeError, CancelledError):  # the event loop has ended, or is about to
             raise _ended() from None
 
     def _wait(self, drain: Coroutine[Any, Any, None]) -> None:
