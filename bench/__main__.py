@@ -1,4 +1,4 @@
-"""`python -m bench [rounds]`: every store and workload in turn, round after round; then each ratio and its target.
+"""`python -m bench [ROUNDS [ROW...]]`: every store and workload in turn, round by round; then each ratio and target.
 
 Exit status 1 when a store gave back something else than it was given; a missed target is marked, not an error: these
 are ratios on a shared machine.
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +33,13 @@ PLAN: dict[str, tuple[str, ...]] = {
     "dialog": ("alcove",),
     "live": ("alcove",),
 }
+# Measured in this process, not in a store's.
+STARTS = {
+    "http": ("server", starts.http),
+    "library": ("library", starts.library),
+    "sandbox": ("sandbox", starts.sandbox),
+}
+ROWS = (*PLAN, *STARTS)
 
 
 class Target(NamedTuple):
@@ -88,13 +96,13 @@ TARGETS = (
 Results = dict[tuple[str, str, str], list[float]]
 
 
-def measure(rounds: int) -> tuple[Results, dict[str, str]]:
-    """Run everything `rounds` times, the stores taking turns within each round."""
+def measure(rounds: int, rows: Sequence[str]) -> tuple[Results, dict[str, str]]:
+    """Measure each of `rows` `rounds` times, the stores taking turns within each round."""
     results: Results = defaultdict(list)
     durability: dict[str, str] = {}
     for turn in range(rounds):
-        for workload, stores in PLAN.items():
-            for store in stores:
+        for workload in filter(PLAN.__contains__, rows):
+            for store in PLAN[workload]:
                 print(f"round {turn + 1} of {rounds}: {workload} {store}", file=sys.stderr)
                 with tempfile.TemporaryDirectory() as folder:
                     said = subprocess.run(
@@ -106,17 +114,15 @@ def measure(rounds: int) -> tuple[Results, dict[str, str]]:
                 durability[store] = numbers.pop("durability")
                 for name, value in numbers.items():
                     results[workload, store, name].append(value)
-        for name, store, measured in (
-            ("http", "server", starts.http()),
-            ("library", "library", starts.library()),
-            ("sandbox", "sandbox", starts.sandbox()),
-        ):
-            for number, value in measured.items():
-                results[name, store, number].append(value)
+        for row in filter(STARTS.__contains__, rows):
+            print(f"round {turn + 1} of {rounds}: {row}", file=sys.stderr)
+            store, start = STARTS[row]
+            for number, value in start().items():
+                results[row, store, number].append(value)
     return results, durability
 
 
-def report(results: Results, durability: dict[str, str]) -> None:
+def report(results: Results, durability: dict[str, str], rows: Sequence[str]) -> None:
     """Print what was measured, then each target with its ratio: medians over rounds."""
     print(f"\nPython {platform.python_version()}, {platform.machine()}, Linux {platform.release()}")
     for store, settings in durability.items():
@@ -127,7 +133,12 @@ def report(results: Results, durability: dict[str, str]) -> None:
         print(f"  {workload:8} {store:14} {number:12} {statistics.median(values):12.3f} {least:12.3f} {most:12.3f}")
     print("\ntargets (median of the ratios within each round)")
     for target in TARGETS:
-        values = results[target.workload, target.store, target.number]
+        if target.workload not in rows:
+            continue
+        values = results.get((target.workload, target.store, target.number), [])
+        if not values:
+            print(f"  ------ {target.what:52} this machine cannot do it")
+            continue
         if target.over:
             others = results[target.workload, target.over, target.against or target.number]
             values = [ours / theirs for ours, theirs in zip(values, others, strict=True)]
@@ -151,10 +162,11 @@ def main(argv: list[str]) -> None:
                 await opened.close()
 
             asyncio.run(write())
-        case [] | [_]:
-            report(*measure(int(argv[0]) if argv else 3))
+        case [] | [_, *_] if all(row in ROWS for row in argv[1:]) and (not argv or argv[0].isdecimal()):
+            rows = argv[1:] or ROWS
+            report(*measure(int(argv[0]) if argv else 3, rows), rows)
         case _:
-            raise SystemExit("usage: python -m bench [rounds]")
+            raise SystemExit(f"usage: python -m bench [ROUNDS [ROW...]]; rows: {' '.join(ROWS)}")
 
 
 main(sys.argv[1:])
