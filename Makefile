@@ -51,8 +51,9 @@ format: $(VENV)/.dev ## Format the code and repair what ruff can
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
 
-stubs: $(VENV)/.dev ## Write the signatures of the blocking door anew, from the async ones
+stubs: $(VENV)/.dev ## Write anew what follows from the code: signatures of the blocking door, the reference of the command line
 	PYTHONPATH=src:tests $(BIN)/python -m sync.stub
+	PYTHONPATH=src:tests $(BIN)/python -m tidy.commands
 
 bench: $(VENV)-bench/.bench ## Measure Alcove against its peers
 	$(VENV)-bench/bin/python -m bench $(ARGS)
