@@ -95,12 +95,17 @@ def somebody(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def golden(name: str, text: str, place: Path) -> None:
     """Compare text with `golden/NAME`; with GOLDEN=write in the environment, write it."""
-    text = text.replace(str(place), "<place>")
-    text = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<id>", text)
+    text = masked(text, place)
     file = GOLDEN / name
     if os.environ.get("GOLDEN") == "write":
         file.write_text(text)
     assert text == file.read_text()
+
+
+def masked(text: str, place: Path) -> str:
+    """Return text with a word for the working directory, and for each UUID."""
+    text = text.replace(str(place), "<place>")
+    return re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<id>", text)
 
 
 def loaded(result: Result) -> Any:
