@@ -87,6 +87,7 @@ TARGETS = (
     Target("import alcove over a bare interpreter, ms", "library", "import_ms", "library", "", at_most=80),
     Target("import alcove.scratch over a bare interpreter, ms", "library", "scratch_ms", "library", "", at_most=20),
     Target("alcove --help, ms", "library", "help_ms", "library", "", at_most=150),
+    Target("alcove list, 20 among 100,000, ms", "library", "list_ms", "library", "", at_most=300),
     Target("confined start by userns over unconfined, ms", "sandbox", "userns_ms", "sandbox", "", at_most=4),
     Target("50 confined starts at once by userns, a second", "sandbox", "userns_per_s", "sandbox", "", at_least=300),
     Target("confined start by bwrap over plain bwrap", "sandbox", "bwrap_ratio", "sandbox", "", at_most=1.3),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -29,12 +30,35 @@ def whole_process(*argv: str, runs: int = 7) -> float:
 
 
 def library() -> Numbers:
-    """`import alcove` and `import alcove.scratch` over a bare interpreter, and `alcove --help`."""
+    """`import alcove` and `import alcove.scratch` over a bare interpreter, `alcove --help`, and `alcove list`."""
     bare = whole_process(sys.executable, "-c", "pass")
     imported = whole_process(sys.executable, "-c", "import alcove")
     scratch = whole_process(sys.executable, "-c", "import alcove.scratch")
     told = whole_process(sys.executable, "-m", "alcove", "--help")
-    return {"import_ms": imported - bare, "scratch_ms": scratch - bare, "help_ms": told}
+    listed = whole_process("env", "-C", crowd().name, sys.executable, "-m", "alcove", "list", "--limit", "20")
+    return {"import_ms": imported - bare, "scratch_ms": scratch - bare, "help_ms": told, "list_ms": listed}
+
+
+@functools.cache
+def crowd() -> tempfile.TemporaryDirectory[str]:
+    """Make an installation of 100,000 sessions: once, for all rounds."""
+    folder = tempfile.TemporaryDirectory(prefix="alcove-bench-")
+    asyncio.run(fill(Path(folder.name), 100_000))
+    return folder
+
+
+async def fill(folder: Path, sessions: int) -> None:
+    """Make an installation of many sessions."""
+    import alcove
+    from alcove.settings import load
+
+    async with alcove.open(settings=load(folder, {})) as hub:
+
+        async def some(count: int) -> None:
+            for number in range(count):
+                await hub.sessions.create(user_id=f"u{number % 50}", title=f"Session {number}")
+
+        await asyncio.gather(*(some(sessions // 50) for _ in range(50)))
 
 
 Rung = Literal["userns", "bwrap", "landlock", "none"]
