@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from alcove.messages.model import Draft as Draft, Message as Message
     from alcove.runs.model import Run as Run
     from alcove.sessions.model import Session as Session
+    from alcove.workspaces.model import Condition as Condition, File as File
 
 __version__ = "0.1.0"
 
@@ -62,6 +63,7 @@ __all__ = [
     "AlcoveError",
     "AlreadyExistsError",
     "ClosedError",
+    "Condition",
     "ConfigurationError",
     "ConflictError",
     "DatabaseBusyError",
@@ -74,6 +76,7 @@ __all__ = [
     "Draft",
     "Event",
     "EventRefusedError",
+    "File",
     "FileMissingError",
     "GuaranteeError",
     "IdempotencyError",
@@ -104,9 +107,11 @@ __all__ = [
 
 _PLACES = {
     "Alcove": "alcove.hub",
+    "Condition": "alcove.workspaces.model",
     "Dialog": "alcove.dialogs.model",
     "Draft": "alcove.messages.model",
     "Event": "alcove.events.model",
+    "File": "alcove.workspaces.model",
     "Message": "alcove.messages.model",
     "Run": "alcove.runs.model",
     "Session": "alcove.sessions.model",

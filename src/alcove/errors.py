@@ -173,7 +173,7 @@ class ConflictError(AlcoveError):
 
 
 class AlreadyExistsError(ConflictError):
-    """That id or key is taken."""
+    """That id, key or path is taken."""
 
     code = "already_exists"
 

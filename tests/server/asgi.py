@@ -34,8 +34,9 @@ class Client:
         *,
         body: bytes | Iterable[bytes] = b"",
         headers: dict[str, str] | None = None,
+        leaves: bool = False,
     ) -> Answer:
-        """Return the whole answer."""
+        """Return the whole answer; of one without an end what comes to a caller that `leaves` when it has asked."""
         sent: list[Message] = []
 
         async def send(message: Message) -> None:
@@ -48,7 +49,7 @@ class Client:
         pieces = [body] if isinstance(body, bytes) else list(body)
         if isinstance(body, bytes):
             given.setdefault("content-length", str(len(body)))
-        await self._app(self._scope(method, path, given), _receiving(pieces), send)
+        await self._app(self._scope(method, path, given), _receiving(pieces, leaves=leaves), send)
         start, *rest = sent
         assert rest[-1].get("more_body", False) is False
         whole = b"".join(message.get("body", b"") for message in rest)
@@ -61,7 +62,7 @@ class Client:
 
         Without `sends` the body never comes.
         """
-        sent: asyncio.Queue[Message] = asyncio.Queue()
+        sent: asyncio.Queue[Message] = asyncio.Queue(1)
         left = asyncio.Event()
         body = b"" if json is None else codec.dumps(json).encode()
         given = {"content-type": "application/json", "content-length": str(len(body)), **(headers or {})}
@@ -85,6 +86,10 @@ class Client:
                     yield message["body"]
         finally:
             left.set()
+            while not serving.done():
+                while not sent.empty():
+                    sent.get_nowait()
+                await asyncio.wait({serving}, timeout=0.01)
             await serving
 
     def _scope(self, method: str, path: str, headers: dict[str, str]) -> dict[str, Any]:
@@ -115,7 +120,7 @@ async def _serve(app: ASGIApp, scope: dict[str, Any], receive: Any, sent: asynci
         await sent.put({"type": "end"})
 
 
-def _receiving(pieces: list[bytes]) -> Callable[[], Any]:
+def _receiving(pieces: list[bytes], *, leaves: bool = False) -> Callable[[], Any]:
     waiting = iter([*pieces[:-1]])
     last = pieces[-1] if pieces else b""
     ended = False
@@ -124,6 +129,8 @@ def _receiving(pieces: list[bytes]) -> Callable[[], Any]:
         nonlocal ended
         for piece in waiting:
             return {"type": "http.request", "body": piece, "more_body": True}
+        if ended and leaves:
+            return {"type": "http.disconnect"}
         if ended:
             await asyncio.Event().wait()
         ended = True

@@ -96,7 +96,27 @@ async def test_a_name_cannot_break_out_of_a_header(call: Client, own: str) -> No
     url = f"/api/v1/sessions/{own}/files/a%22%0d%0aSet-Cookie:%20x%3d1%0d%0a%3b.txt"
     await call("PUT", url, body=b"x")
     headers = (await call("GET", url)).headers
-    assert headers["content-disposition"] == "attachment; filename*=UTF-8''a%22%0D%0ASet-Cookie%3A%20x%3D1%0D%0A%3B.txt"
+    assert headers["content-disposition"] == (
+        'attachment; filename="a___Set-Cookie_ x=1___.txt"; '
+        "filename*=UTF-8''a%22%0D%0ASet-Cookie%3A%20x%3D1%0D%0A%3B.txt"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "plain", "exact"),
+    [
+        ("%C3%BC%20%E2%82%AC.txt", "_ _.txt", "%C3%BC%20%E2%82%AC.txt"),
+        ("d%FF.txt", "d_.txt", "d%EF%BF%BD.txt"),
+        ("%5C%25.txt", "__.txt", "%5C%25.txt"),
+    ],
+)
+async def test_a_download_has_a_name_for_every_browser(
+    call: Client, own: str, name: str, plain: str, exact: str
+) -> None:
+    url = f"/api/v1/sessions/{own}/files/{name}"
+    await call("PUT", url, body=b"x")
+    said = (await call("GET", url)).headers["content-disposition"]
+    assert said == f"attachment; filename=\"{plain}\"; filename*=UTF-8''{exact}"
 
 
 async def test_names_that_are_not_utf8_have_an_exact_path(call: Client, own: str) -> None:
@@ -132,7 +152,7 @@ async def test_a_long_file_arrives_whole(call: Client, own: str) -> None:
 
 
 async def test_a_file_past_the_limit_is_refused(call: Client, own: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "FILE_BYTES", 1000)
+    monkeypatch.setattr(limits, "UPLOAD_BYTES", 1000)
     url = f"/api/v1/sessions/{own}/files/long"
     assert (await call("PUT", url, body=b"x" * 1001)).status == 413
     chunked = {"transfer-encoding": "chunked"}

@@ -219,4 +219,5 @@ async def _ask(client: Client, route: Route, path: str) -> Answer:
     if "events" in route.path or route.path.endswith("/timeouts"):
         path += "?follow=false"
     json = {} if route.body else None
-    return await client(route.method, path, json, headers={"x-request-id": "r"})
+    endless = route.path.endswith("/watch")
+    return await client(route.method, path, json, headers={"x-request-id": "r"}, leaves=endless)

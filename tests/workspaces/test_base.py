@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import threading
@@ -230,9 +231,17 @@ def test_a_trashed_workspace_takes_no_more_writes(base: Base, ours: Path):
     assert base.purge("t1").files == 0
 
 
-def test_a_sweep_leaves_what_is_not_a_file(base: Base, folder: Path):
-    (folder / ".alcove/temp/folder").mkdir()
+def test_a_sweep_takes_files_and_folders_that_nobody_holds_and_leaves_the_rest(base: Base, folder: Path):
+    (folder / ".alcove/temp/folder/deep").mkdir(parents=True)
     (folder / ".alcove/temp/link").symlink_to("folder")
     (folder / ".alcove/temp/left-by-a-crash").write_text("x")
+    (folder / ".alcove/temp/held").mkdir()
+    held = os.open(folder / ".alcove/temp/held", os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        Base.open(str(folder), "installation-1").close()
+        assert sorted(os.listdir(folder / ".alcove/temp")) == ["held", "link"]
+    finally:
+        os.close(held)
     Base.open(str(folder), "installation-1").close()
-    assert sorted(os.listdir(folder / ".alcove/temp")) == ["folder", "link"]
+    assert sorted(os.listdir(folder / ".alcove/temp")) == ["link"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from alcove.errors import AlcoveError
 from alcove.workspaces import openat2
 from alcove.workspaces.base import Base
+from alcove.workspaces.model import MISSING, Condition
 from workspaces.probes import picture
 
 NAMES = st.sampled_from(["a", "b", "c", "\udcff", "é", "..."])
@@ -67,6 +69,64 @@ class Files(RuleBasedStateMachine):
             self.files.pop(gone, None)
             self.folders.discard(gone)
 
+    @rule(path=PATHS, content=st.binary(max_size=20), create=st.booleans())
+    def write_on_a_condition(self, path: str, content: bytes, create: bool) -> None:
+        condition = MISSING if create else Condition(match=("*",))
+        there = path in self.files or path in self.folders
+        refused = self.blocked(path) or path in self.folders or there == create
+        if self.refused(refused, lambda: self.tree.write(path, content, condition=condition)):
+            return
+        self.files[path] = content
+        self.folders.update(self.above(path))
+
+    @rule(path=PATHS, to=PATHS, replace=st.booleans())
+    def move(self, path: str, to: str, replace: bool) -> None:
+        source = {other for other in (*self.files, *self.folders) if other == path or other.startswith(f"{path}/")}
+        into_itself = to.startswith(f"{path}/")
+        below = [other for other in (*self.files, *self.folders) if other.startswith(f"{to}/")]
+        if to in self.files:
+            taken = not replace or path in self.folders
+        elif to in self.folders:
+            taken = not replace or path in self.files or bool(below)
+        else:
+            taken = False
+        refused = path not in source or into_itself or (to != path and (self.blocked(to) or taken))
+        if self.refused(refused, lambda: self.tree.move(path, to, replace=replace)) or to == path:
+            return
+        self.folders.update(self.above(to))
+        for old in sorted(source):
+            new = to + old[len(path) :]
+            if old in self.files:
+                self.files[new] = self.files.pop(old)
+            else:
+                self.folders.discard(old)
+                self.folders.add(new)
+
+    @rule(path=PATHS, replace=st.booleans())
+    def archive_and_extract(self, path: str, replace: bool) -> None:
+        """A copy of the whole, put into a folder: into itself as well."""
+        if self.refused(self.blocked(path) or path in self.files, lambda: self.copy_into(path, replace), maybe=True):
+            return
+        copied = {f"{path}/{old}": content for old, content in self.files.items()}
+        folders = {f"{path}/{old}" for old in self.folders}
+        self.files |= copied
+        self.folders |= {path, *self.above(path), *folders}
+        if len(self.files) > 200:
+            self.tree.delete(path, recursive=True)
+            self.files = {one: content for one, content in self.files.items() if not f"{one}/".startswith(f"{path}/")}
+            self.folders = {one for one in self.folders if not f"{one}/".startswith(f"{path}/")}
+
+    def copy_into(self, path: str, replace: bool) -> None:
+        packed = b"".join(self.tree.archive())
+        with self.tree.stage(path) as extraction:
+            extraction.feed(packed)
+            extraction.finish()
+            extraction.place(replace=replace)
+
+    def found_folders(self) -> set[str]:
+        root = self.path / "base" / "ours"
+        return {os.path.relpath(os.path.join(at, name), root) for at, folders, _ in os.walk(root) for name in folders}
+
     @rule(path=PATHS)
     def read(self, path: str) -> None:
         if not self.refused(path not in self.files, lambda: self.tree.read(path)):
@@ -86,15 +146,17 @@ class Files(RuleBasedStateMachine):
             path: len(content) for path, content in self.files.items()
         }
         assert self.tree.usage().files == len(self.files)
-        for path in self.folders:
-            assert self.tree.stat(path).kind == "folder"
+        assert self.found_folders() == self.folders
+        assert os.listdir(self.path / "base/.alcove/temp") == []
         assert picture(self.path / "base" / "theirs") == self.theirs
 
-    def refused(self, expected: bool, act: Callable[[], object]) -> bool:
+    def refused(self, expected: bool, act: Callable[[], object], *, maybe: bool = False) -> bool:
+        before = {} if not maybe else {file.path: file for file in self.tree.list().files}
         try:
             act()
         except AlcoveError:
-            assert expected
+            assert expected or maybe
+            assert not maybe or before == {file.path: file for file in self.tree.list().files}, "all or nothing"
             return True
         assert not expected
         return False

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import tarfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +17,7 @@ from alcove.errors import AlcoveError
 from alcove.workspaces.tree import Tree
 from workspaces.conftest import SECRET
 from workspaces.probes import exchange, meanwhile, naive_read, tries
+from workspaces.tars import member, tar
 
 T = TypeVar("T")
 pytestmark = pytest.mark.usefixtures("way")
@@ -119,6 +122,94 @@ def test_a_folder_moved_up_while_it_is_removed_takes_nothing_else_along(tree: Tr
         with meanwhile(step):
             _attempt(lambda round_=round_: tree.delete(f"gone{round_}", recursive=True))
     assert (ours / "keep" / "kept.txt").read_text() == "kept"
+
+
+def test_a_swap_during_moves_takes_nothing_out_and_brings_nothing_in(tree: Tree, trap: Path):
+    with swapping(trap) as swaps:
+        done: list[object] = []
+        for number in tries(200, swaps):
+            (trap / f"mine{number}").write_text("mine")
+            done.append(_attempt(lambda n=number: tree.move(f"mine{n}", f"folder/mine{n}")))
+            done.append(_attempt(lambda n=number: tree.move("folder/secret.txt", f"stolen{n}")))
+            if (trap / f"stolen{number}").exists():
+                assert (trap / f"stolen{number}").read_text() == "inside"
+                os.rename(trap / f"stolen{number}", trap / "back")
+                _attempt(lambda: tree.move("back", "folder/secret.txt"))
+    assert any(done)
+
+
+def test_the_same_swap_makes_a_naive_move_lose_a_file_to_outside(tmp_path: Path, way: str):
+    """The negative control: `realpath`, then `os.rename`."""
+    if way == "walk":
+        return  # the control does not depend on the way
+    root, outside = tmp_path / "root", tmp_path / "elsewhere"
+    (root / "folder").mkdir(parents=True)
+    outside.mkdir()
+    (root / "swap").symlink_to(outside)
+    deadline, number = time.monotonic() + 60, 0
+    with meanwhile(lambda: exchange(root / "folder", root / "swap")):
+        while time.monotonic() < deadline:
+            number += 1
+            (root / f"mine{number}").write_text("mine")
+            with suppress(OSError):
+                if os.path.realpath(root / "folder").startswith(f"{root}/"):
+                    os.rename(root / f"mine{number}", root / "folder" / f"mine{number}")
+            if os.listdir(outside):
+                return
+    pytest.fail("the race never led out: the tests beside this one prove nothing")
+
+
+def test_a_swap_during_uploads_and_extractions_puts_nothing_outside(tree: Tree, trap: Path):
+    data = tar(member("a", b"ours"), member("deep/b", b"ours"), member("secret.txt", b"ours"))
+    with swapping(trap) as swaps:
+        done: list[object] = []
+        for number in tries(150, swaps):
+            done.append(_attempt(lambda n=number: _receive(tree, f"folder/up{n % 7}")))
+            done.append(_attempt(lambda n=number: _extract(tree, data, "folder")))
+            done.append(_attempt(lambda n=number: _extract(tree, data, f"folder/new{n}")))
+    assert any(done)
+
+
+def _receive(tree: Tree, path: str) -> object:
+    with tree.receive() as incoming:
+        incoming.add(b"ours")
+        return tree.put(incoming, path)
+
+
+def _extract(tree: Tree, data: bytes, path: str) -> object:
+    with tree.stage(path) as extraction:
+        extraction.feed(data)
+        extracted = extraction.finish()
+        extraction.place(replace=True)
+        return extracted
+
+
+def test_a_swap_during_archives_packs_nothing_from_outside(tree: Tree, trap: Path, outside: Path):
+    for number in range(30):
+        (trap / "folder" / f"f{number}").write_text("inside")
+    with swapping(trap) as swaps:
+        for _ in tries(100, swaps):
+            for path in ("", "folder"):
+                packed = _attempt(lambda path=path: b"".join(tree.archive(path)))
+                if packed:
+                    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+                        for info in archive:
+                            opened = archive.extractfile(info) if info.isreg() else None
+                            assert opened is None or opened.read() == b"inside"
+
+
+def test_the_same_swap_makes_a_naive_archive_leak(trap: Path, way: str):
+    """The negative control: walk by names."""
+    if way == "walk":
+        return
+    deadline = time.monotonic() + 60
+    with swapping(trap):
+        while time.monotonic() < deadline:
+            with suppress(OSError):
+                for name in os.listdir(trap):
+                    if not os.path.islink(trap / name) and (trap / name / "secret.txt").read_bytes() == SECRET:
+                        return
+    pytest.fail("the race never leaked: the tests beside this one prove nothing")
 
 
 def test_names_that_come_and_go_break_no_listing(tree: Tree, ours: Path):

@@ -7,6 +7,8 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
 
+from alcove.workspaces.bound import RunFiles
+
 Kind: TypeAlias = Literal["command", "function"]
 Network: TypeAlias = Literal["none", "host"]
 
@@ -89,6 +91,8 @@ class AgentContext(msgspec.Struct, frozen=True, kw_only=True):
             much is not yet written; in the event loop it is an error to be `limits.EMIT_BYTES` ahead. Once the run has
             ended it raises `ClosedError`.
         drain: Waits until there is room again, for code in the event loop that emits much.
+        files: The session's files, to be changed while the run holds it; None in a hub without workspaces. What
+            comes by this way never leaves the workspace, whatever a path or a link says.
     """
 
     session_id: str
@@ -98,3 +102,4 @@ class AgentContext(msgspec.Struct, frozen=True, kw_only=True):
     history: Callable[[int], Awaitable[Sequence[Line]]]
     emit: Callable[[str], None]
     drain: Callable[[], Awaitable[None]]
+    files: RunFiles | None = None

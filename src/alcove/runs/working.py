@@ -27,6 +27,7 @@ from alcove.runs.voice import Voice
 from alcove.sandbox.policy import Policy
 from alcove.sandbox.service import Sandbox
 from alcove.sandbox.spawner import Process
+from alcove.workspaces.bound import RunFiles
 from alcove.workspaces.model import Listing, Usage
 from alcove.workspaces.service import Workspaces
 
@@ -192,6 +193,7 @@ class Workshop:
                 history=history,
                 emit=voice.emit,
                 drain=voice.drain,
+                files=RunFiles(self._workspaces, session_id, supervisor.fence) if self._workspaces else None,
             )
             answering = asyncio.create_task(agent.answer(context))
             await asyncio.wait({answering, supervisor.stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -265,6 +267,9 @@ class _Program:
         """Start the program, carry its output, end it when the run is stopped; return its answer and exit code."""
         close_door = await self._open_door(supervisor.started.run_id)
         try:
+            if self._sandbox.guarded:
+                # Once more, under the lease: a file that came from outside since may have taken the guard away.
+                await self._workspaces.settle(self._session_id, guarded=True)
             process = await self._sandbox.spawn(self._policy, stdin=self._stdin)
             killer = asyncio.create_task(_kill_when_stopped(process, supervisor))
             try:

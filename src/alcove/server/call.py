@@ -244,7 +244,8 @@ class Call:
 
         Args:
             limit_bytes: How long it may be.
-            patient: Whether `limits.BODY_TIMEOUT_S` is for each piece and not for the whole.
+            patient: Whether `limits.BODY_TIMEOUT_S` is for each piece and not for the whole; the whole then has
+                that and what it takes at `limits.UPLOAD_BYTES_PER_S`.
 
         Raises:
             TooLargeError: It is longer; said at once where the head tells its length.
@@ -254,7 +255,8 @@ class Call:
         if int(self.head.get(b"content-length", b"0")) > limit_bytes:
             raise _too_long(limit_bytes)
         now = asyncio.get_running_loop().time
-        size, more, until = 0, True, now() + limits.BODY_TIMEOUT_S
+        begun = now()
+        size, more, until = 0, True, begun + limits.BODY_TIMEOUT_S
         while more:
             try:
                 async with asyncio.timeout_at(until):
@@ -271,8 +273,10 @@ class Call:
             size += len(chunk)
             if size > limit_bytes:
                 raise _too_long(limit_bytes)
-            until = now() + limits.BODY_TIMEOUT_S if patient else until
             yield chunk
+            if patient:
+                slowest = begun + size / limits.UPLOAD_BYTES_PER_S
+                until = min(now(), slowest) + limits.BODY_TIMEOUT_S
 
     @property
     def unread(self) -> bool:

@@ -48,6 +48,12 @@ class MisdirectedError(AlcoveError):
     code = "misdirected"
 
 
+class RangeError(AlcoveError):
+    """The part that was asked for lies behind the end."""
+
+    code = "range_not_satisfiable"
+
+
 class HeadersTooLargeError(AlcoveError):
     """The head of the request is too long."""
 
@@ -84,6 +90,7 @@ STATUSES: Final[dict[type[AlcoveError], int]] = {
     MethodNotAllowedError: 405,
     TimedOutError: 408,
     MediaTypeError: 415,
+    RangeError: 416,
     MisdirectedError: 421,
     HeadersTooLargeError: 431,
     NotReadyError: 503,
@@ -166,6 +173,8 @@ def headers(told: Problem) -> Iterator[tuple[bytes, bytes]]:
         yield b"retry-after", _RETRY_AFTER_S
     if told.status == HTTPStatus.UNAUTHORIZED:
         yield b"www-authenticate", b"Bearer"
+    if "size" in told.details:
+        yield b"content-range", b"bytes */%d" % int(told.details["size"] or 0)
 
 
 def status_of(kind: type[AlcoveError]) -> int:

@@ -125,6 +125,13 @@ def hold(now: Micros, session_id: str, holder: str, lease: Micros) -> Steps[Fenc
     return Fence(holder, rows[0][0])
 
 
+def check_free(now: Micros, session_id: str) -> Steps[None]:
+    """Look whether the lease could be taken now; raises what `take` does, and changes nothing."""
+    rows = yield Statement(f"SELECT epoch FROM heads WHERE session_id = ? AND {_FREE}", (session_id, now, now))
+    if not rows:
+        raise (yield from refusal(now, session_id))
+
+
 def renew(now: Micros, session_id: str, fence: Fence, lease: Micros) -> Steps[None]:
     """Keep the lease for another while; work that goes on is activity.
 

@@ -21,9 +21,14 @@ from alcove.lifecycle import service as _alcove_lifecycle_service
 from alcove.messages import model as _alcove_messages_model
 from alcove.principals import model as _alcove_principals_model
 from alcove.runs import model as _alcove_runs_model
-from alcove.sessions import model as _alcove_sessions_model
+from alcove.sessions import heads as _alcove_sessions_heads, model as _alcove_sessions_model
 from alcove.sync import doors as _alcove_sync_doors
-from alcove.workspaces import model as _alcove_workspaces_model, queries as _alcove_workspaces_queries
+from alcove.workspaces import (
+    changing as _alcove_workspaces_changing,
+    model as _alcove_workspaces_model,
+    queries as _alcove_workspaces_queries,
+    streams as _alcove_workspaces_streams,
+)
 
 __all__ = ["open"]
 
@@ -448,27 +453,67 @@ class Lifecycle:
         """Change title, agent, metadata (merged by name, None removes one), pin or TTL; the version goes up by one."""
 
 class Workspaces:
-    """The folders of sessions. Reads go straight to the files; a write holds the session's lease meanwhile."""
+    """The folders of sessions, and (`Files`) what is in them."""
+    @property
+    def quota(self) -> _alcove_workspaces_changing.Quota | None: ...
+    def archive(self, session_id: str, path: str = "") -> _contextlib.AbstractContextManager[bytes]:
+        """Yield a tar.gz of a workspace, or of one folder of it: see `packing.pack` for what is in it."""
+
     def close(self) -> None:
         """Finish the writes that are under way, then let go of the base folder."""
 
-    def delete(self, session_id: str, path: str, *, recursive: bool = False) -> None:
-        """Delete a file, or a folder with `recursive`. Raises what `write` does."""
+    def delete(
+        self,
+        session_id: str,
+        path: str,
+        *,
+        recursive: bool = False,
+        condition: _alcove_workspaces_model.Condition | None = None,
+        fence: _alcove_sessions_heads.Fence | None = None,
+    ) -> None:
+        """Delete a file, a link, an empty folder, or any folder with `recursive`."""
 
     def ensure(self, session_id: str, *, guarded: bool = False) -> int | None:
         """Make the workspace and the home of a session where they are missing; return its leased uid, if any."""
 
+    def extract(
+        self,
+        session_id: str,
+        data: _alcove_workspaces_streams.Content,
+        path: str = "",
+        *,
+        replace: bool = False,
+        skip: bool = False,
+        fence: _alcove_sessions_heads.Fence | None = None,
+    ) -> _alcove_workspaces_model.Extracted:
+        """Put what is in a tar or tar.gz archive into a workspace, or one folder of it: all of it or nothing."""
+
     def home(self, session_id: str) -> _pathlib.Path:
         """Return the absolute path of the HOME of a session's programs."""
 
-    def list_files(self, session_id: str) -> _alcove_workspaces_model.Listing:
-        """Return every file of a workspace, recursively, sorted by path; without a folder there are none."""
+    def iter_read(self, session_id: str, path: str, *, start: int = 0) -> _contextlib.AbstractContextManager[bytes]:
+        """Yield a file of any length from byte `start` on, in pieces of at most `limits.SEND_BYTES`."""
+
+    def list_files(self, session_id: str, path: str = "") -> _alcove_workspaces_model.Listing:
+        """Return every file of a workspace or of one folder of it, recursively, sorted by path."""
 
     def measure(self, session_id: str) -> _alcove_workspaces_model.Usage:
         """Measure a workspace now; about 24 ms for 10,000 files."""
 
-    def mkdir(self, session_id: str, path: str) -> None:
+    def mkdir(self, session_id: str, path: str, *, fence: _alcove_sessions_heads.Fence | None = None) -> None:
         """Make a folder, and those above it. Raises what `write` does."""
+
+    def move(
+        self,
+        session_id: str,
+        path: str,
+        to: str,
+        *,
+        replace: bool = False,
+        condition: _alcove_workspaces_model.Condition | None = None,
+        fence: _alcove_sessions_heads.Fence | None = None,
+    ) -> _alcove_workspaces_model.File:
+        """Give a file, link or folder another path in the same workspace, in one step; return what is there now."""
 
     def open_read(self, session_id: str, path: str) -> tuple[int, _alcove_workspaces_model.File]:
         """Open a regular file; the caller closes the descriptor."""
@@ -486,7 +531,19 @@ class Workspaces:
         """Put owners and modes of a session's folders right, which its programs may have changed; makes none."""
 
     def stat(self, session_id: str, path: str) -> _alcove_workspaces_model.File:
-        """Return what is at a path."""
+        """Return what is at a path: a link itself, not what it points to."""
+
+    def stream_write(
+        self,
+        session_id: str,
+        path: str,
+        data: _alcove_workspaces_streams.Content,
+        *,
+        condition: _alcove_workspaces_model.Condition | None = None,
+        fence: _alcove_sessions_heads.Fence | None = None,
+        limit_bytes: int | None = None,
+    ) -> _alcove_workspaces_model.File:
+        """Make or replace a file as `write` does, of any length and from a source of any speed, in bounded memory."""
 
     def totals(self) -> _alcove_workspaces_queries.Totals:
         """Return what all workspaces take, as last measured."""
@@ -500,8 +557,19 @@ class Workspaces:
     def usage(self, session_id: str) -> _alcove_workspaces_model.Usage:
         """Return bytes and files of a workspace as last measured: after each run and each write from outside."""
 
+    def watch(
+        self, session_id: str, after: int | None = None
+    ) -> _contextlib.AbstractContextManager[_alcove_events_model.Event]:
+        """Yield what changes in the files of a session: see `Watches.watch`."""
+
     def write(
-        self, session_id: str, path: str, data: bytes | _collections_abc.Iterable[bytes]
+        self,
+        session_id: str,
+        path: str,
+        data: bytes | _collections_abc.Iterable[bytes],
+        *,
+        condition: _alcove_workspaces_model.Condition | None = None,
+        fence: _alcove_sessions_heads.Fence | None = None,
     ) -> _alcove_workspaces_model.File:
         """Make or replace a file, atomically and durably; missing folders are made."""
 

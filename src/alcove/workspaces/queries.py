@@ -54,6 +54,12 @@ def find(now: Micros, session_id: str) -> Steps[int | None]:
     return rows[0][0] if rows else None
 
 
+def there(now: Micros, session_id: str) -> Steps[bool]:
+    """Return whether there is such a session, out of the trash."""
+    rows = yield Statement("SELECT epoch FROM heads WHERE session_id = ? AND trashed = 0", (session_id,))
+    return bool(rows)
+
+
 def settle(now: Micros, session_id: str, uids: tuple[int, int] | None) -> Steps[int]:
     """Record that a session has a workspace, and lease a uid to it when `uids` (both inclusive) is given; return it.
 

@@ -1,35 +1,25 @@
-"""Workspaces, as callers use them: files of a session, from outside its runs."""
+"""Workspaces: the folders of sessions, made, measured and removed."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
-from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
 
-from alcove import ids, limits
-from alcove.clock import SECOND, Micros
+from alcove import ids
 from alcove.database.op import Database
-from alcove.errors import AlcoveError, SessionNotFoundError
-from alcove.sessions import heads
-from alcove.sessions.heads import Fence
+from alcove.errors import SessionNotFoundError
 from alcove.workspaces import queries, uids
 from alcove.workspaces.base import Base, settle
 from alcove.workspaces.failures import translated
-from alcove.workspaces.model import File, Listing, Removed, Usage
+from alcove.workspaces.files import Files
+from alcove.workspaces.model import Removed, Usage
 from alcove.workspaces.remove import remove
-from alcove.workspaces.tree import Tree
-
-T = TypeVar("T")
-
-_log = logging.getLogger("alcove.workspaces")
 
 
-class Workspaces:
-    """The folders of sessions. Reads go straight to the files; a write holds the session's lease meanwhile.
+class Workspaces(Files):
+    """The folders of sessions, and (`Files`) what is in them.
 
     Args:
         database: Where uids and sizes are recorded.
@@ -42,12 +32,10 @@ class Workspaces:
     def __init__(
         self, database: Database, *, folder: Path, home: Path, installation: str, leased_uids: bool = False
     ) -> None:
-        self._database = database
+        super().__init__(database, Base.open(str(folder), installation, shared=leased_uids), str(folder))
         self.folder = folder
         self._uids = uids.leasable(installation) if leased_uids else None
-        self._base = Base.open(str(folder), installation, shared=leased_uids)
         self._homes = home / "homes"
-        self._changes: set[asyncio.Task[object]] = set()
         mode = 0o711 if leased_uids else 0o700
         for place in (home, self._homes):
             with translated(str(place)):
@@ -57,7 +45,8 @@ class Workspaces:
 
     async def close(self) -> None:
         """Finish the writes that are under way, then let go of the base folder."""
-        await asyncio.gather(*self._changes, return_exceptions=True)
+        await self._watches.close()
+        await self._changes.close()
         self._base.close()
 
     def path(self, session_id: str) -> Path:
@@ -95,48 +84,9 @@ class Workspaces:
         if uid is not None and self._base.exists(session_id) and self.home(session_id).exists():
             await asyncio.to_thread(self._make, session_id, uid or None, guarded)
 
-    async def list_files(self, session_id: str) -> Listing:
-        """Return every file of a workspace, recursively, sorted by path; without a folder there are none."""
-        if not self._base.exists(session_id):
-            return Listing(files=(), truncated=False)
-        return await self._in_tree(session_id, lambda tree: tree.list())
-
-    async def stat(self, session_id: str, path: str) -> File:
-        """Return what is at a path."""
-        return await self._in_tree(session_id, lambda tree: tree.stat(path))
-
-    async def open_read(self, session_id: str, path: str) -> tuple[int, File]:
-        """Open a regular file; the caller closes the descriptor."""
-        return await self._in_tree(session_id, lambda tree: tree.open_read(path))
-
-    async def read(self, session_id: str, path: str) -> bytes:
-        """Return the content of a file of at most `limits.FILE_BYTES`."""
-        return await self._in_tree(session_id, lambda tree: tree.read(path))
-
-    async def write(self, session_id: str, path: str, data: bytes | Iterable[bytes]) -> File:
-        """Make or replace a file, atomically and durably; missing folders are made.
-
-        Raises:
-            SessionBusyError: A run holds the session; it is the one writer.
-            TooLargeError: More than `limits.FILE_BYTES`; nothing was written.
-        """
-        return await self._changing(session_id, lambda tree: tree.write(path, data))
-
-    async def mkdir(self, session_id: str, path: str) -> None:
-        """Make a folder, and those above it. Raises what `write` does."""
-        await self._changing(session_id, lambda tree: tree.mkdir(path))
-
-    async def delete(self, session_id: str, path: str, *, recursive: bool = False) -> None:
-        """Delete a file, or a folder with `recursive`. Raises what `write` does."""
-        await self._changing(session_id, lambda tree: tree.delete(path, recursive=recursive))
-
     async def usage(self, session_id: str) -> Usage:
         """Return bytes and files of a workspace as last measured: after each run and each write from outside."""
         return await self._database.read(queries.usage, session_id)
-
-    async def measure(self, session_id: str) -> Usage:
-        """Measure a workspace now; about 24 ms for 10,000 files."""
-        return await self._in_tree(session_id, lambda tree: tree.usage())
 
     async def totals(self) -> queries.Totals:
         """Return what all workspaces take, as last measured."""
@@ -183,43 +133,3 @@ class Workspaces:
             return folder + remove(homes, os.fsencode(ids.session_id(session_id)))
         finally:
             os.close(homes)
-
-    async def _in_tree(self, session_id: str, work: Callable[[Tree], T]) -> T:
-        uid = await self._database.read(queries.find, session_id)
-
-        def run() -> T:
-            with self._base.tree(session_id, owner=uid or None) as tree:
-                return work(tree)
-
-        return await asyncio.to_thread(run)
-
-    async def _changing(self, session_id: str, work: Callable[[Tree], T]) -> T:
-        """Change files under the session's lease, as a small run of its own; then measure.
-
-        A caller that goes away does not stop the change half-way, nor the lease before its end.
-        """
-        task = asyncio.create_task(self._change(session_id, work))
-        self._changes.add(task)
-        task.add_done_callback(self._changes.discard)
-        return await asyncio.shield(task)
-
-    async def _change(self, session_id: str, work: Callable[[Tree], T]) -> T:
-        lease: Micros = limits.LEASE_S * SECOND
-        fence = await self._database.write(heads.hold, session_id, f"files-{ids.new_id()}", lease)
-        keeping = asyncio.create_task(self._keep(session_id, fence, lease))
-        try:
-            await self.ensure(session_id)
-            result = await self._in_tree(session_id, work)
-            await self._database.write(queries.measure, session_id, await self.measure(session_id))
-            return result
-        finally:
-            keeping.cancel()
-            await self._database.write(heads.release, session_id, fence)
-
-    async def _keep(self, session_id: str, fence: Fence, lease: Micros) -> None:
-        while True:
-            await asyncio.sleep(limits.LEASE_RENEW_S)
-            try:
-                await self._database.write(heads.renew, session_id, fence, lease)
-            except AlcoveError:
-                _log.warning("lease not renewed", exc_info=True, extra={"session_id": session_id})

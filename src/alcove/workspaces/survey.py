@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from operator import itemgetter
+from operator import attrgetter
 
 from alcove import limits
 from alcove.workspaces.model import File, Listing, Usage
@@ -16,42 +16,56 @@ class Lister(Walk):
 
     def __init__(self, above: bytes, *, recursive: bool) -> None:
         super().__init__(limits.LISTING_FILES)
-        self._found: list[tuple[bytes, File]] = []
+        self._found: list[File] = []
         self._above = [above] if above else []
         self._recursive = recursive
+        self._plain = True  # whether all paths are ASCII: then the order of text is that of bytes
 
     def listing(self) -> Listing:
         """Return what was found."""
-        self._found.sort(key=itemgetter(0))
-        return Listing(files=tuple(file for _, file in self._found), truncated=not self.complete)
+        self._found.sort(key=attrgetter("path") if self._plain else _raw)
+        return Listing(files=tuple(self._found), truncated=not self.complete)
 
     def visit(self, fd: int) -> list[bytes]:
         """Take in the files of a folder."""
-        prefix = b"".join(part + b"/" for part in (*self._above, *self.trail))
+        raw_prefix = b"".join(part + b"/" for part in (*self._above, *self.trail))
+        prefix, room = decode(raw_prefix), limits.PATH_BYTES - len(raw_prefix)
+        plain = raw_prefix.isascii()
         below: list[bytes] = []
+        add = self._found.append
+        # Ten thousand times each: what can be done once per folder is done here, and the common name is not encoded.
         with os.scandir(fd) as entries:
             for entry in entries:
                 if not self.look():
                     return []
-                raw = prefix + (name := os.fsencode(entry.name))
-                if len(raw) > limits.PATH_BYTES:
+                name = entry.name
+                if not name.isascii():
+                    plain = False
+                    name = decode(os.fsencode(name))
+                if len(name) > room or (not plain and len(_bytes(name)) > room):
                     self.complete = False
                 elif not entry.is_dir(follow_symlinks=False):
-                    self._add(raw, entry)
+                    try:
+                        add(File.of(prefix + name, entry.stat(follow_symlinks=False)))
+                    except FileNotFoundError:
+                        pass
+                    except OSError:
+                        self.complete = False
                 elif self._recursive:
-                    below.append(name)
+                    below.append(_bytes(name))
+        self._plain = self._plain and plain
         if below and len(self.trail) >= limits.TREE_DEPTH:
             self.complete = False
             return []
         return below
 
-    def _add(self, raw: bytes, entry: os.DirEntry[str]) -> None:
-        try:
-            self._found.append((raw, File.of(decode(raw), entry.stat(follow_symlinks=False))))
-        except FileNotFoundError:
-            pass
-        except OSError:
-            self.complete = False
+
+def _bytes(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
+
+
+def _raw(file: File) -> bytes:
+    return _bytes(file.path)
 
 
 class Counter(Walk):

@@ -6,30 +6,32 @@ Everything here blocks and is safe to call from several threads; it knows no dat
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Generator, Iterable
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import TracebackType
-from typing import Self
+from typing import Self, final
 
 from alcove import limits
-from alcove.errors import AlreadyExistsError, ConflictError, FileMissingError, InvalidError, TooLargeError
-from alcove.workspaces.failures import translated
-from alcove.workspaces.model import File, Listing, Usage, kind
+from alcove.errors import AlreadyExistsError, ConflictError, InvalidError, TooLargeError
+from alcove.workspaces.failures import translate, translated
+from alcove.workspaces.model import Condition, File, Listing, Usage, kind
 from alcove.workspaces.openat2 import open_beneath
-from alcove.workspaces.paths import check_path, decode
+from alcove.workspaces.packing import pack
+from alcove.workspaces.paths import check_path
+from alcove.workspaces.pinned import FILE_MODE, Pinned
 from alcove.workspaces.remove import remove
+from alcove.workspaces.renaming import rename_new
 from alcove.workspaces.survey import Counter, Lister
 from alcove.workspaces.temp import unfinished
+from alcove.workspaces.unpacking import Extraction, staged
 from alcove.workspaces.walk import identity
 
-_ROOT = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY
 # A FIFO without a writer would block the thread for ever, a terminal could become ours.
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 _CHUNK = limits.MIB
-_FILE_MODE, _FOLDER_MODE = 0o644, 0o755  # the workspace's own 0700 keeps others out
 
 
 class Tree:
@@ -42,41 +44,12 @@ class Tree:
     """
 
     def __init__(self, above: int, name: str, temp: int, *, owner: int | None = None) -> None:
-        """Pin the folder `name`, in the folder open as `above`.
-
-        Args:
-            above: Descriptor of the folder of workspaces; duplicated.
-            name: Name of the workspace's folder.
-            temp: Descriptor of a folder on the same file system that sessions cannot see; duplicated.
-            owner: The uid that new files and folders are given to; None leaves them to this process.
-
-        Raises:
-            FileMissingError: There is no such folder, or it is a link or a file.
-            ConflictError: Its mode keeps this process out; `Base.create(adopt=True)` sets it right.
-        """
-        self._name = name
-        self._owner = owner
-        self._root = self._above = self._temp = -1
-        with translated(name):
-            try:
-                self._root = os.open(name, _ROOT, dir_fd=above)
-                self._above, self._temp = os.dup(above), os.dup(temp)
-            except (FileNotFoundError, NotADirectoryError) as error:
-                raise FileMissingError(
-                    f"the workspace folder {name!r} is missing, or is a link or a file",
-                    remedy="it is made again at the session's next activity",
-                ) from error
-            except OSError:
-                self.close()
-                raise
-            self._identity = identity(self._root)
+        """Pin the folder `name`, in the folder open as `above`: see `Pinned`."""
+        self._pinned = Pinned(above, name, temp, owner=owner)
 
     def close(self) -> None:
         """Let go of the folder; no other call may be under way."""
-        for fd in (self._root, self._above, self._temp):
-            if fd >= 0:
-                os.close(fd)
-        self._root = self._above = self._temp = -1
+        self._pinned.close()
 
     def __enter__(self) -> Self:
         return self
@@ -97,8 +70,8 @@ class Tree:
         """
         raw = check_path(path) if path else b""
         with translated(path):
-            self._check()
-            top = open_beneath(self._root, raw or b".", _FOLDER)
+            self._pinned.check()
+            top = self._pinned.folder(raw)
             try:
                 lister = Lister(raw, recursive=recursive)
                 lister.run(top)
@@ -114,8 +87,8 @@ class Tree:
         """
         raw = check_path(path)
         with translated(path):
-            self._check()
-            folder, name = self._parent(raw)
+            self._pinned.check()
+            folder, name = self._pinned.parent(raw)
             try:
                 return File.of(path, os.stat(name, dir_fd=folder, follow_symlinks=False))
             finally:
@@ -135,11 +108,11 @@ class Tree:
         """
         raw = check_path(path)
         with translated(path):
-            self._check()
-            fd = open_beneath(self._root, raw, _READ)
+            self._pinned.check()
+            fd = open_beneath(self._pinned.root, raw, _READ)
             info = os.fstat(fd)
         what = kind(info.st_mode)
-        if what == "file" and not self._foreign(info):
+        if what == "file" and not self._pinned.foreign(info):
             return fd, File.of(path, info)
         os.close(fd)
         reason = f"is a {what}, not a regular file" if what != "file" else "is another user's file, hard-linked"
@@ -152,13 +125,22 @@ class Tree:
             TooLargeError: It is longer than `limit_bytes` (0 bytes on the disk or not), or grew past it meanwhile.
         """
         fd, file = self.open_read(path)
-        with os.fdopen(fd, "rb", buffering=0) as stream, translated(path):
-            content = bytearray()
-            while file.size_bytes <= limit_bytes >= len(content):
-                chunk = stream.read(min(_CHUNK, limit_bytes + 1 - len(content)))
-                if not chunk:
-                    return bytes(content)
-                content += chunk
+        try:
+            if file.size_bytes <= limit_bytes:
+                # One call that asks for a byte more than there should be, so that most files are read by it alone.
+                content = os.read(fd, min(file.size_bytes, _CHUNK) + 1)
+                if 0 < len(content) == file.size_bytes:
+                    return content
+                whole = bytearray(content)
+                while content and len(whole) <= limit_bytes:
+                    content = os.read(fd, min(_CHUNK, limit_bytes + 1 - len(whole)))
+                    whole += content
+                if len(whole) <= limit_bytes:
+                    return bytes(whole)
+        except OSError as error:
+            raise translate(error, path) from error
+        finally:
+            os.close(fd)
         raise TooLargeError(
             f"{path[:160]!r} is longer than {limit_bytes} bytes",
             field="path",
@@ -173,6 +155,7 @@ class Tree:
         *,
         limit_bytes: int = limits.FILE_BYTES,
         parents: bool = True,
+        condition: Condition | None = None,
     ) -> File:
         """Make or replace a file as a whole: readers, and a crash, find the old content or the new.
 
@@ -183,21 +166,36 @@ class Tree:
             TooLargeError: `data` is longer than `limit_bytes`; nothing was written.
             ConflictError: There is a folder at `path`, a file where a folder must be, or modes forbid it.
             FileMissingError: A folder on the way is missing and `parents` is false.
+            VersionMismatchError: What is at `path` is not as `condition` asks.
         """
+        check_path(path)
+        with self.receive(limit_bytes) as incoming, translated(path):
+            for chunk in (data,) if isinstance(data, bytes) else data:
+                incoming.add(chunk)
+            return self.put(incoming, path, parents=parents, condition=condition)
+
+    @contextmanager
+    def receive(self, limit_bytes: int = limits.UPLOAD_BYTES) -> Generator[Incoming]:
+        """Open a file out of the session's sight, to be filled and `put`; what was not put is removed at the end."""
+        with translated("a new file"), unfinished(self._pinned.temp) as (fd, name):
+            yield Incoming(fd, name, limit_bytes)
+
+    def put(self, incoming: Incoming, path: str, *, parents: bool = True, condition: Condition | None = None) -> File:
+        """Give what was received its place, once: see `write`, whose second half this is."""
         raw = check_path(path)
         with translated(path):
-            self._check()
-            folder, name = self._parent(raw, make=parents)
+            self._pinned.check()
+            if condition:  # before a folder is made for it
+                condition.check(path, self._present(raw, path))
+            folder, name = self._pinned.parent(raw, make=parents)
             try:
-                mode = _mode_to_keep(folder, name, path)
-                with unfinished(self._temp) as (fd, temporary):
-                    _fill(fd, data, limit_bytes)
-                    self._settle(fd, mode)
-                    os.fsync(fd)
-                    self._check()
-                    os.rename(temporary, name, src_dir_fd=self._temp, dst_dir_fd=folder)
-                    os.fsync(folder)
-                    return File.of(path, os.fstat(fd))
+                found = _find(folder, name, path)
+                self._pinned.settle(incoming.fd, _mode_to_keep(found, path))
+                os.fsync(incoming.fd)
+                self._pinned.check()
+                os.rename(incoming.name, name, src_dir_fd=self._pinned.temp, dst_dir_fd=folder)
+                os.fsync(folder)
+                return File.of(path, os.fstat(incoming.fd))
             finally:
                 os.close(folder)
 
@@ -211,33 +209,35 @@ class Tree:
         """
         raw = check_path(path)
         with translated(path):
-            self._check()
-            folder, name = self._parent(raw, make=parents)
+            self._pinned.check()
+            folder, name = self._pinned.parent(raw, make=parents)
             try:
-                self._make(folder, name)
+                self._pinned.make(folder, name)
             except FileExistsError as error:
                 what = kind(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
                 if what != "folder" or not exist_ok:
-                    raise AlreadyExistsError(
-                        f"there is a {what} at {path[:160]!r}", field="path", remedy="use another name"
-                    ) from error
+                    raise _taken(what, path) from error
             finally:
                 os.close(folder)
 
-    def delete(self, path: str, *, recursive: bool = False) -> None:
+    def delete(self, path: str, *, recursive: bool = False, condition: Condition | None = None) -> None:
         """Delete a file, a link (not what it points to) or a folder.
 
         Raises:
             FileMissingError: There is nothing.
             ConflictError: The folder is not empty and `recursive` is false, a mode forbids it, or a process keeps
                 filling it; with `recursive` a part may be gone.
+            VersionMismatchError: What is at `path` is not as `condition` asks.
         """
         raw = check_path(path)
         with translated(path):
-            self._check()
-            folder, name = self._parent(raw)
+            self._pinned.check()
+            folder, name = self._pinned.parent(raw)
             try:
-                if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+                info = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                if condition:
+                    condition.check(path, File.of(path, info))
+                if not stat.S_ISDIR(info.st_mode):
                     os.unlink(name, dir_fd=folder)
                 elif recursive:
                     remove(folder, name)
@@ -246,106 +246,150 @@ class Tree:
             finally:
                 os.close(folder)
 
+    def move(self, path: str, to: str, *, replace: bool = False, condition: Condition | None = None) -> File:
+        """Give a file, link or folder another path, in one step; folders missing on the way to it are made.
+
+        Args:
+            path: What to move; a link itself, not what it points to.
+            to: Its whole new path, not the folder to put it into.
+            replace: Replace what is not a folder there, or an empty folder by a folder.
+            condition: What must be true of `path`.
+
+        Returns:
+            What is at `to` now.
+
+        Raises:
+            FileMissingError: There is nothing at `path`.
+            AlreadyExistsError: There is something at `to`, and `replace` is false or does not help.
+            InvalidError: A folder was to be moved into itself.
+            ConflictError: There is a file where a folder must be, or modes forbid it.
+            VersionMismatchError: What is at `path` is not as `condition` asks.
+        """
+        raw, target = check_path(path), check_path(to, field="to")
+        if target.startswith(raw + b"/"):
+            raise InvalidError(f"{path[:160]!r} cannot be moved into itself", field="to", remedy="use another name")
+        with translated(path):
+            self._pinned.check()
+            source, name = self._pinned.parent(raw)
+            try:
+                info = os.stat(name, dir_fd=source, follow_symlinks=False)
+                if condition:
+                    condition.check(path, File.of(path, info))
+                with translated(to):
+                    self._move(source, name, info, target, to, replace=replace)
+                os.fsync(source)
+            finally:
+                os.close(source)
+        return self.stat(to)
+
+    def _present(self, raw: bytes, path: str) -> File | None:
+        try:
+            folder, name = self._pinned.parent(raw)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        try:
+            found = _find(folder, name, path)
+        finally:
+            os.close(folder)
+        return None if found is None else File.of(path, found)
+
+    def _move(self, source: int, name: bytes, info: os.stat_result, target: bytes, to: str, *, replace: bool) -> None:
+        folder, new = self._pinned.parent(target, make=True)
+        try:
+            found = _find(folder, new, to)
+            if found is None:
+                rename_new(source, name, folder, new)
+            elif (found.st_dev, found.st_ino) == (info.st_dev, info.st_ino):
+                # rename(2) does nothing between two links of one file, and says that it has.
+                if identity(source) != identity(folder) or name != new:
+                    os.unlink(name, dir_fd=source)
+            elif not replace or stat.S_ISDIR(found.st_mode) != stat.S_ISDIR(info.st_mode):
+                raise _taken(kind(found.st_mode), to)
+            else:
+                os.rename(name, new, src_dir_fd=source, dst_dir_fd=folder)
+            os.fsync(folder)
+        except OSError as error:
+            if error.errno in {errno.EEXIST, errno.ENOTEMPTY}:
+                raise _taken("folder that is not empty" if replace else "name", to) from error
+            raise
+        finally:
+            os.close(folder)
+
+    def archive(self, path: str = "") -> Generator[bytes]:
+        """Yield a tar.gz of a folder, by default the whole workspace: see `packing.pack`."""
+        return pack(self._pinned, path)
+
+    def stage(self, path: str = "", *, skip: bool = False) -> AbstractContextManager[Extraction]:
+        """Begin to take a tar archive apart out of the session's sight: see `unpacking.Extraction`."""
+        return staged(self._pinned, path, skip=skip)
+
     def usage(self) -> Usage:
         """Return what the workspace takes on the disk, at any depth; approximate while a process writes.
 
         It counts no more than `limits.USAGE_NAMES` names. Folders that this process may not read count as empty,
         which does not happen to a root server.
         """
-        with translated(self._name):
-            self._check()
+        with translated(self._pinned.name):
+            self._pinned.check()
             counter = Counter()
-            counter.run(self._root)
+            counter.run(self._pinned.root)
         return counter.usage()
 
-    def _check(self) -> None:
-        """Refuse to work on a folder that is not the workspace any more: files written there would be lost."""
-        try:
-            info = os.stat(self._name, dir_fd=self._above, follow_symlinks=False)
-            if (info.st_dev, info.st_ino) == self._identity:
-                return
-        except FileNotFoundError:
-            pass
-        raise ConflictError(
-            f"the workspace folder {self._name!r} was moved away or replaced", remedy="look whether it is in the trash"
-        )
 
-    def _foreign(self, info: os.stat_result) -> bool:
-        # Where fs.protected_hardlinks is off, a session could link any file of the disk and have a root server read it.
-        return self._owner is not None and info.st_nlink > 1 and info.st_uid != self._owner
+@final
+class Incoming:
+    """A file that is being received.
 
-    def _parent(self, raw: bytes, *, make: bool = False) -> tuple[int, bytes]:
-        """Open the folder that `raw` is in; return its descriptor and the last name."""
-        above, _, name = raw.rpartition(b"/")
-        try:
-            return open_beneath(self._root, above or b".", _FOLDER), name
-        except FileNotFoundError:
-            if not make:
-                raise
-        except NotADirectoryError as error:
-            if make:
-                raise ConflictError(
-                    f"{decode(above)[:160]!r} is not a folder", field="path", remedy="use another name"
-                ) from error
-            raise
-        return self._make_all(above), name
+    Attributes:
+        fd: Its descriptor.
+        name: Its name among the unfinished files.
+        size_bytes: What it has so far.
+    """
 
-    def _make_all(self, raw: bytes) -> int:
-        fd = open_beneath(self._root, b".", _FOLDER)
-        parts = raw.split(b"/")
-        for count, name in enumerate(parts, 1):
-            try:
-                # From the root, not from the folder before: a link on the way may point upwards, within the workspace.
-                below = self._open_or_make(fd, name, b"/".join(parts[:count]))
-            finally:
-                os.close(fd)
-            fd = below
-        return fd
+    def __init__(self, fd: int, name: str, limit_bytes: int) -> None:
+        self.fd = fd
+        self.name = name
+        self.size_bytes = 0
+        self._limit_bytes = limit_bytes
 
-    def _open_or_make(self, folder: int, name: bytes, raw: bytes) -> int:
-        try:
-            return open_beneath(self._root, raw, _FOLDER)
-        except FileNotFoundError:
-            with suppress(FileExistsError):  # another writer was first
-                self._make(folder, name)
-            return open_beneath(self._root, raw, _FOLDER)
+    def add(self, chunk: bytes) -> None:
+        """Append to it.
 
-    def _make(self, folder: int, name: bytes) -> None:
-        os.mkdir(name, 0o700, dir_fd=folder)
-        fd = os.open(name, _ROOT, dir_fd=folder)
-        try:
-            self._settle(fd, _FOLDER_MODE)
-        finally:
-            os.close(fd)
-
-    def _settle(self, fd: int, mode: int) -> None:
-        """Give what this call has made to the session; by descriptor, because the name may be a link by now."""
-        os.fchmod(fd, mode)
-        if self._owner is not None:
-            os.fchown(fd, self._owner, self._owner)
-
-
-def _mode_to_keep(folder: int, name: bytes, path: str) -> int:
-    try:
-        mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
-    except FileNotFoundError:
-        return _FILE_MODE
-    if stat.S_ISDIR(mode):
-        raise ConflictError(f"{path[:160]!r} is a folder", field="path", remedy="use another name")
-    return mode & 0o777 if stat.S_ISREG(mode) else _FILE_MODE
-
-
-def _fill(fd: int, data: bytes | Iterable[bytes], limit_bytes: int) -> None:
-    size = 0
-    for chunk in (data,) if isinstance(data, bytes) else data:
-        size += len(chunk)
-        if size > limit_bytes:
+        Raises:
+            TooLargeError: It would be longer than its limit.
+            OSError: The disk could not take it.
+        """
+        self.size_bytes += len(chunk)
+        if self.size_bytes > self._limit_bytes:
             raise TooLargeError(
-                f"the content is longer than {limit_bytes} bytes",
+                f"the content is longer than {self._limit_bytes} bytes",
                 field="data",
-                limit=limit_bytes,
+                limit=self._limit_bytes,
                 remedy="split the file, or make it with a run",
             )
         view = memoryview(chunk)
         while view:
-            view = view[os.write(fd, view) :]
+            view = view[os.write(self.fd, view) :]
+
+    def sync(self) -> None:
+        """Bring it to the disk, before somebody waits for that under a lease."""
+        with translated("a new file"):
+            os.fsync(self.fd)
+
+
+def _find(folder: int, name: bytes, path: str) -> os.stat_result | None:
+    with translated(path), suppress(FileNotFoundError):
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    return None
+
+
+def _mode_to_keep(found: os.stat_result | None, path: str) -> int:
+    if found is None:
+        return FILE_MODE
+    if stat.S_ISDIR(found.st_mode):
+        raise ConflictError(f"{path[:160]!r} is a folder", field="path", remedy="use another name")
+    return found.st_mode & 0o777 if stat.S_ISREG(found.st_mode) else FILE_MODE
+
+
+def _taken(what: str, path: str) -> AlreadyExistsError:
+    return AlreadyExistsError(f"there is a {what} at {path[:160]!r}", field="path", remedy="use another name")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 from alcove.workspaces.openat2 import open_beneath
 
@@ -57,11 +58,17 @@ class Walk(ABC):
 
     def run(self, top: int) -> None:
         """Go through everything below the descriptor `top`, which stays open and belongs to the caller."""
+        for _ in self.steps(top):
+            pass
+
+    def steps(self, top: int) -> Iterator[int]:
+        """Do what `run` does, and pause after each folder was visited; yields its descriptor, good until the next."""
         self.trail.clear()
         way: list[Identity] = []  # what each name of the trail was when it was entered
         fd = os.open(b".", FOLDER, dir_fd=top)
         try:
             pending = [self.visit(fd)]
+            yield fd
             while pending and self.looks >= 0:
                 if pending[-1]:
                     name = pending[-1].pop()
@@ -73,6 +80,7 @@ class Walk(ABC):
                     self.trail.append(name)
                     way.append(identity(fd))
                     pending.append(self.visit(fd))
+                    yield fd
                     continue
                 pending.pop()
                 if not way:

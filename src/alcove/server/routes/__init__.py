@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from alcove.server.route import Route
-from alcove.server.routes import agents, chat, dialogs, files, keys, messages, runs, sessions, system, users
+from alcove.server.routes import agents, archives, chat, dialogs, files, keys, messages, runs, sessions, system, users
 
 ROUTES: Final[tuple[Route, ...]] = (
     *chat.ROUTES,
@@ -13,6 +13,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *messages.ROUTES,
     *dialogs.ROUTES,
     *files.ROUTES,
+    *archives.ROUTES,
     *runs.ROUTES,
     *users.ROUTES,
     *agents.ROUTES,

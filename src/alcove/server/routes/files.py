@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from typing import Final, Literal
-from urllib.parse import quote_from_bytes
+from bisect import bisect_right
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated, Final, Literal, TypeVar
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import msgspec
 from starlette.responses import Response
@@ -13,21 +15,30 @@ from starlette.responses import Response
 from alcove import limits
 from alcove.clock import seconds
 from alcove.errors import (
+    AlcoveError,
+    AlreadyExistsError,
     ConfigurationError,
     ConflictError,
     FileMissingError,
+    InvalidError,
     SessionBusyError,
     SessionExpiredError,
     SessionNotFoundError,
     StorageError,
     TooLargeError,
+    VersionMismatchError,
 )
 from alcove.server.call import Call
+from alcove.server.conditions import condition, etag, span
+from alcove.server.problems import RangeError
 from alcove.server.route import Route
-from alcove.server.streaming import Download
-from alcove.workspaces.model import File, Usage
-from alcove.workspaces.paths import check_path
+from alcove.server.routes.views import given
+from alcove.server.streaming import Download, EventStream, resumes_after
+from alcove.workspaces.model import Condition, File, Usage
+from alcove.workspaces.paths import check_path, decode
 from alcove.workspaces.service import Workspaces
+
+T = TypeVar("T")
 
 
 class FileView(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +51,7 @@ class FileView(msgspec.Struct, frozen=True, kw_only=True):
         modified_time: Epoch seconds.
         kind: Only a `file` can be read.
         raw_path: The exact path, percent-encoded, when `path` is not.
+        etag: Names this state of it, for If-Match; only a `file` has one.
     """
 
     name: str
@@ -48,6 +60,7 @@ class FileView(msgspec.Struct, frozen=True, kw_only=True):
     modified_time: float
     kind: str
     raw_path: str | msgspec.UnsetType = msgspec.UNSET
+    etag: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class FileList(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +72,8 @@ class FileList(msgspec.Struct, frozen=True, kw_only=True):
         absolute_work_directory: Where it is on the server; only an administrator is told.
         files: Those of all folders, by path.
         file_count: How many `files` has.
-        truncated: Whether there are more than are listed.
+        truncated: Whether there are more than can be listed.
+        next_cursor: Goes into `cursor` for the next page; null on the last, and where no `limit` was given.
     """
 
     session_id: str
@@ -68,6 +82,55 @@ class FileList(msgspec.Struct, frozen=True, kw_only=True):
     files: list[FileView]
     file_count: int
     truncated: bool
+    next_cursor: str | None
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """A folder of the workspace.
+
+    Attributes:
+        path: Relative to the workspace; the whole workspace without.
+        raw_path: The same, percent-encoded, for a name that is not UTF-8.
+    """
+
+    path: str | msgspec.UnsetType = msgspec.UNSET
+    raw_path: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class FilePaging(Place, frozen=True, kw_only=True):
+    """What to list.
+
+    Attributes:
+        limit: How many at most; all without.
+        cursor: The `next_cursor` of the page before.
+    """
+
+    limit: Annotated[int, msgspec.Meta(ge=1, le=limits.LISTING_FILES)] | msgspec.UnsetType = msgspec.UNSET
+    cursor: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class Move(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where to move it.
+
+    Attributes:
+        to: The whole new path; folders missing on the way are made.
+        raw_to: The same, percent-encoded, for a name that is not UTF-8.
+        replace: Replace what is not a folder there, or an empty folder by a folder.
+    """
+
+    to: str | msgspec.UnsetType = msgspec.UNSET
+    raw_to: str | msgspec.UnsetType = msgspec.UNSET
+    replace: bool = False
+
+
+class WatchFrom(msgspec.Struct, frozen=True, kw_only=True):
+    """Where to go on.
+
+    Attributes:
+        after: The last number that was heard; 0 for from now on.
+    """
+
+    after: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class Kind(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,17 +153,19 @@ class Deletion(msgspec.Struct, frozen=True, kw_only=True):
     recursive: bool = False
 
 
-async def list_files(call: Call) -> FileList:
-    """List the files of a session's workspace, those of all its folders."""
-    session, folders = await call.session(), _workspaces(call)
-    listing = await folders.list_files(session.id)
+async def list_files(call: Call, query: FilePaging) -> FileList:
+    """List the files of a session's workspace, those of all its folders, or of one folder and those below it."""
+    session, folders = await call.session(), workspaces(call)
+    listing = await folders.list_files(session.id, exact("path", query.path, query.raw_path))
+    files, cursor = _page(listing.files, given(query.limit), given(query.cursor))
     return FileList(
         session_id=session.id,
         work_directory=session.id,
         absolute_work_directory=str(folders.path(session.id)) if call.is_admin else msgspec.UNSET,
-        files=[_view(file) for file in listing.files],
-        file_count=len(listing.files),
+        files=[_view(file) for file in files],
+        file_count=len(files),
         truncated=listing.truncated,
+        next_cursor=cursor,
     )
 
 
@@ -109,59 +174,137 @@ async def usage(call: Call) -> Usage:
     session = await call.hub.sessions.find(call.session_id)
     if session is None:
         raise SessionNotFoundError(f"there is no session {call.session_id}", field="session_id")
-    return await _workspaces(call).usage(session.id)
+    return await workspaces(call).usage(session.id)
 
 
 async def read(call: Call) -> Download:
-    """Download a file. Browsers keep it and never run it."""
+    """Download a file, or with Range a part of it. Browsers keep it and never run it."""
     await call.session()
-    fd, file = await _workspaces(call).open_read(call.session_id, call.path["path"])
-    etag = f'"{file.modified_at:x}-{file.size_bytes:x}"'
-    if etag.encode() in [tag.strip() for tag in call.head.get(b"if-none-match", b"").split(b",")]:
+    asked, path = condition(call.head), call.path["path"]
+    fd, file = await workspaces(call).open_read(call.session_id, path)
+    try:
+        if asked:
+            Condition(match=asked.match).check(path, file)
+            if asked.none_match and ("*" in asked.none_match or file.version in asked.none_match):
+                os.close(fd)
+                return Response(status_code=304, headers={"etag": etag(file)})  # type: ignore[return-value]
+        part = span(call.head, file) if call.scope["method"] == "GET" else None
+    except AlcoveError:
         os.close(fd)
-        return Response(status_code=304, headers={"etag": etag})  # type: ignore[return-value]
-    return Download(fd, file, etag)
+        raise
+    return Download(fd, file, etag(file), part)
 
 
 async def write(call: Call, query: Kind) -> FileView:
     """Make or replace a file, atomically and durably; missing folders are made. `type=folder` makes a folder."""
-    session, folders, path = await call.session(), _workspaces(call), call.path["path"]
+    session, folders, path = await call.session(), workspaces(call), call.path["path"]
     check_path(path)
-    existed = await _exists(folders, session.id, path)
-    call.status = 200 if existed else 201
+    asked, found = condition(call.head), await _find(folders, session.id, path)
+    if asked:  # before the body: it need not come for nothing. Looked at again when it is there
+        asked.check(path, found)
+    call.status = 200 if found else 201
     if query.type == "folder":
         await folders.mkdir(session.id, path)
         return _view(await folders.stat(session.id, path))
-    # First here, then into the workspace: a slow sender must not hold the session's lease.
-    with tempfile.SpooledTemporaryFile(max_size=limits.MIB) as spool:
-        async for chunk in call.chunks(limits.FILE_BYTES, patient=True):
-            spool.write(chunk)
-        spool.seek(0)
-        return _view(await folders.write(session.id, path, iter(lambda: spool.read(limits.MIB), b"")))
+    content = call.chunks(limits.UPLOAD_BYTES, patient=True)
+    file = await folders.stream_write(session.id, path, content, condition=asked)
+    call.headers.append((b"etag", etag(file).encode()))
+    return _view(file)
+
+
+async def move(call: Call, body: Move) -> FileView:
+    """Move or rename a file, link or folder in one step. Nothing is replaced unless that is asked for."""
+    await call.session()
+    to = exact("to", body.to, body.raw_to)
+    if not to:
+        raise InvalidError("it is not said where to", field="to", remedy="give the whole new path in to")
+    asked = condition(call.head)
+    moved = await workspaces(call).move(call.session_id, call.path["path"], to, replace=body.replace, condition=asked)
+    return _view(moved)
 
 
 async def delete(call: Call, query: Deletion) -> None:
     """Delete a file, or a folder: an empty one, or with `recursive` any."""
     await call.session()
-    await _workspaces(call).delete(call.session_id, call.path["path"], recursive=query.recursive)
+    await workspaces(call).delete(
+        call.session_id, call.path["path"], recursive=query.recursive, condition=condition(call.head)
+    )
 
 
-async def _exists(folders: Workspaces, session_id: str, path: str) -> bool:
+async def watch(call: Call, query: WatchFrom) -> EventStream:
+    """Follow what changes in the files: `files` events with the paths that are `changed` and those that are `removed`.
+
+    The first is empty and says that the watch has begun. After a `gap` list the files anew: what happened since the
+    number that was given is not known any more.
+    """
+    await call.session()
+    # 0 is before every event that there can be, so that it stands for none.
+    events = workspaces(call).watch(call.session_id, resumes_after(call, query.after) or None)
+    return EventStream(call.site, events if call.scope["method"] == "HEAD" else await begun(events))
+
+
+async def begun(steps: AsyncGenerator[T]) -> AsyncGenerator[T]:
+    """Wait for the first of what a generator yields, so that what can be refused is refused now; return all of it."""
     try:
-        await folders.stat(session_id, path)
-    except FileMissingError:
-        return False
-    return True
+        first = await anext(steps)
+    except StopAsyncIteration:
+        return steps
+    return _again(first, steps)
 
 
-def _workspaces(call: Call) -> Workspaces:
+async def _again(first: T, steps: AsyncGenerator[T]) -> AsyncGenerator[T]:
+    async with aclosing(steps) as rest:
+        yield first
+        async for step in rest:
+            yield step
+
+
+def exact(field: str, text: str | msgspec.UnsetType, raw: str | msgspec.UnsetType) -> str:
+    """Return a path that was given as text or percent-encoded, `''` when it was not given.
+
+    Raises:
+        InvalidError: It was given as both.
+    """
+    if raw is msgspec.UNSET:
+        return given(text) or ""
+    if text is not msgspec.UNSET:
+        raise InvalidError(f"{field} is given twice", field=field, remedy=f"leave out {field} or raw_{field}")
+    return decode(unquote_to_bytes(raw))
+
+
+def workspaces(call: Call) -> Workspaces:
+    """Return the files of this server.
+
+    Raises:
+        ConfigurationError: It keeps none.
+    """
     if call.hub.workspaces is None:
         raise ConfigurationError("this server keeps no files", remedy="start it with a base folder")
     return call.hub.workspaces
 
 
+def _page(files: tuple[File, ...], limit: int | None, cursor: str | None) -> tuple[tuple[File, ...], str | None]:
+    """Return the files after the one that a cursor names, whether that is still there or not."""
+    first = 0
+    if cursor is not None:
+        first = bisect_right(files, unquote_to_bytes(cursor), key=_raw)
+    page = files[first : first + limit] if limit else files[first:]
+    return page, quote_from_bytes(_raw(page[-1])) if first + len(page) < len(files) else None
+
+
+def _raw(file: File) -> bytes:
+    return file.path.encode("utf-8", "surrogateescape")
+
+
+async def _find(folders: Workspaces, session_id: str, path: str) -> File | None:
+    try:
+        return await folders.stat(session_id, path)
+    except FileMissingError:
+        return None
+
+
 def _view(file: File) -> FileView:
-    raw = file.path.encode("utf-8", "surrogateescape")
+    raw = _raw(file)
     path = raw.decode("utf-8", "replace")
     return FileView(
         name=path.rpartition("/")[2],
@@ -170,6 +313,7 @@ def _view(file: File) -> FileView:
         modified_time=seconds(file.modified_at),
         kind=file.kind,
         raw_path=msgspec.UNSET if path == file.path else quote_from_bytes(raw),
+        etag=etag(file) if file.kind == "file" else msgspec.UNSET,
     )
 
 
@@ -177,13 +321,15 @@ _ONE: Final = "/api/v1/sessions/{session_id}/files/{path...}"
 _GONE: Final = (SessionNotFoundError, FileMissingError)
 _CHANGE: Final = (SessionBusyError, SessionExpiredError, ConflictError, StorageError)
 
+_IF_MATCH: Final = {"If-Match": "Only while the file has one of these ETags; `*` for only if it is there."}
+
 ROUTES: Final = (
     Route(
         "GET",
         "/api/v1/sessions/{session_id}/files",
         list_files,
         permission="files.read",
-        errors=(SessionNotFoundError,),
+        errors=_GONE,
         run=True,
     ),
     Route(
@@ -198,10 +344,15 @@ ROUTES: Final = (
         _ONE,
         read,
         permission="files.read",
-        others=(304,),
-        errors=(*_GONE, ConflictError),
+        others=(206, 304),
+        errors=(*_GONE, ConflictError, RangeError, VersionMismatchError),
         run=True,
-        headers={"If-None-Match": "The ETag of the state that is known."},
+        headers={
+            **_IF_MATCH,
+            "If-None-Match": "The ETag of the state that is known.",
+            "Range": "One range of bytes, such as `bytes=0-99` or `bytes=-100`.",
+            "If-Range": "The whole instead of the range, when the file has another ETag by now.",
+        },
     ),
     Route(
         "PUT",
@@ -210,8 +361,33 @@ ROUTES: Final = (
         permission="files.write",
         status=201,
         others=(200,),
-        errors=(SessionNotFoundError, TooLargeError, *_CHANGE),
+        errors=(SessionNotFoundError, TooLargeError, VersionMismatchError, *_CHANGE),
         upload=True,
+        headers={**_IF_MATCH, "If-None-Match": "`*` for only if there is nothing."},
     ),
-    Route("DELETE", _ONE, delete, permission="files.delete", status=204, errors=(*_GONE, *_CHANGE)),
+    Route(
+        "POST",
+        _ONE,
+        move,
+        permission="files.write",
+        errors=(*_GONE, AlreadyExistsError, VersionMismatchError, *_CHANGE),
+        headers=_IF_MATCH,
+    ),
+    Route(
+        "DELETE",
+        _ONE,
+        delete,
+        permission="files.delete",
+        status=204,
+        errors=(*_GONE, VersionMismatchError, *_CHANGE),
+        headers=_IF_MATCH,
+    ),
+    Route(
+        "GET",
+        "/api/v1/sessions/{session_id}/watch",
+        watch,
+        permission="files.read",
+        errors=(SessionNotFoundError, ConflictError, TooLargeError),
+        headers={"Last-Event-ID": "The last number that was heard; wins over `after`."},
+    ),
 )
