@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import starts, workloads
+from bench import files, starts, workloads
 from bench.stores import STORES
 
 PLAN: dict[str, tuple[str, ...]] = {
@@ -37,6 +37,7 @@ PLAN: dict[str, tuple[str, ...]] = {
 STARTS = {
     "http": ("server", starts.http),
     "library": ("library", starts.library),
+    "files": ("files", files.files),
     "sandbox": ("sandbox", starts.sandbox),
 }
 ROWS = (*PLAN, *STARTS)
@@ -92,6 +93,8 @@ TARGETS = (
     Target("50 confined starts at once by userns, a second", "sandbox", "userns_per_s", "sandbox", "", at_least=300),
     Target("confined start by bwrap over plain bwrap", "sandbox", "bwrap_ratio", "sandbox", "", at_most=1.3),
     Target("confined start by landlock over unconfined, ms", "sandbox", "landlock_ms", "sandbox", "", at_most=2),
+    Target("a file read by path, over open and read", "files", "read_ratio", "files", "", at_most=2),
+    Target("listing 10,000 files, ms", "files", "listing_ms", "files", "", at_most=60),
 )
 
 Results = dict[tuple[str, str, str], list[float]]
