@@ -19,6 +19,7 @@ from alcove.sessions.heads import Fence
 from alcove.workspaces import queries
 from alcove.workspaces.failures import translated
 from alcove.workspaces.model import Usage
+from alcove.workspaces.streams import ended
 
 T = TypeVar("T")
 Quota: TypeAlias = Callable[[str], Awaitable[Usage | None]]
@@ -99,7 +100,7 @@ class Changes:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             if staged or fence is not None:
-                await asyncio.wait({task})
+                await ended(task)
             raise
 
     async def _run(

@@ -7,6 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager, closing
+from functools import partial
 from typing import TypeVar
 
 from alcove import limits
@@ -19,7 +20,7 @@ from alcove.workspaces.changing import Changes, Quota, Room
 from alcove.workspaces.failures import translated
 from alcove.workspaces.model import Condition, Extracted, File, Listing, Usage
 from alcove.workspaces.paths import check_path
-from alcove.workspaces.streams import Content, entered, part, pieces, stepped
+from alcove.workspaces.streams import Content, ended, entered, finished, part, pieces, stepped
 from alcove.workspaces.tree import Tree
 from alcove.workspaces.watching import Watches
 
@@ -72,7 +73,14 @@ class Files(ABC):
 
     async def open_read(self, session_id: str, path: str) -> tuple[int, File]:
         """Open a regular file; the caller closes the descriptor."""
-        return await self._in_tree(session_id, lambda tree: tree.open_read(path))
+        opening = asyncio.ensure_future(self._in_tree(session_id, lambda tree: tree.open_read(path)))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            await ended(opening)
+            if not opening.cancelled() and opening.exception() is None:
+                os.close(opening.result()[0])
+            raise
 
     async def read(self, session_id: str, path: str) -> bytes:
         """Return the content of a file of at most `limits.FILE_BYTES`."""
@@ -151,8 +159,8 @@ class Files(ABC):
 
             async with entered(lambda: tree.receive(limit_bytes)) as incoming:
                 async for chunk in pieces(data):
-                    await asyncio.to_thread(add, chunk)
-                await asyncio.to_thread(incoming.sync)
+                    await finished(partial(add, chunk))
+                await finished(incoming.sync)
                 # What has come is on the disk already: the rest adds a name.
                 return await self._changing(
                     session_id,
@@ -259,8 +267,8 @@ class Files(ABC):
 
             async with entered(lambda: tree.stage(path, skip=skip)) as extraction:
                 async for chunk in pieces(data, limits.SEND_BYTES):
-                    await asyncio.to_thread(feed, chunk)
-                extracted = await asyncio.to_thread(extraction.finish)
+                    await finished(partial(feed, chunk))
+                extracted = await finished(extraction.finish)
                 await asyncio.to_thread(room.check, extraction.taken)
                 await self._changing(
                     session_id,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Generator, Iterable
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from typing import Any, TypeAlias, TypeVar
 
 from alcove import limits
@@ -30,27 +30,44 @@ async def pieces(data: Content, size_bytes: int = limits.MIB) -> AsyncGenerator[
         yield bytes(kept)
 
 
+async def finished(work: Callable[[], T]) -> T:
+    """Return what `work`, which blocks, returns in a thread; a caller that is cancelled waits for its end first.
+
+    For what works on descriptors that the caller closes: their numbers may be those of other files a moment later.
+    """
+    task = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await ended(task)
+        raise
+
+
+async def ended(task: asyncio.Future[Any]) -> None:
+    """Wait for a task to end, however often this is cancelled meanwhile; what comes of it is looked at by nobody."""
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({task})
+    if not task.cancelled():
+        task.exception()
+
+
 @asynccontextmanager
 async def entered(make: Callable[[], AbstractContextManager[T]]) -> AsyncGenerator[T]:
     """Enter and leave a context manager that blocks, in threads."""
     manager = make()
-    opened = await _finished(asyncio.to_thread(manager.__enter__), manager)
+    entering = asyncio.ensure_future(asyncio.to_thread(manager.__enter__))
+    try:
+        opened = await asyncio.shield(entering)
+    except asyncio.CancelledError:
+        await ended(entering)
+        if not entering.cancelled() and entering.exception() is None:
+            await finished(lambda: manager.__exit__(None, None, None))
+        raise
     try:
         yield opened
     finally:
-        await asyncio.shield(asyncio.to_thread(manager.__exit__, None, None, None))
-
-
-async def _finished(work: Coroutine[Any, Any, T], manager: AbstractContextManager[T]) -> T:
-    """Return what `work` returns; a caller that is cancelled waits for it first, and leaves what it entered."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task})
-        if not task.cancelled() and task.exception() is None:
-            await asyncio.to_thread(manager.__exit__, None, None, None)
-        raise
+        await finished(lambda: manager.__exit__(None, None, None))
 
 
 async def stepped(steps: Generator[bytes]) -> AsyncGenerator[bytes]:
@@ -65,8 +82,8 @@ async def stepped(steps: Generator[bytes]) -> AsyncGenerator[bytes]:
             yield piece
     finally:
         if step is not None:
-            await asyncio.wait({step})  # a generator that is running cannot be closed
-        await asyncio.to_thread(steps.close)
+            await ended(step)  # a generator that is running cannot be closed
+        await finished(steps.close)
 
 
 def part(fd: int, start: int, length: int | None = None) -> Generator[bytes]:
