@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 import alcove
+from alcove.archive import session_dirs
 from alcove.errors import InvalidError
 from alcove.hub import Alcove
+from alcove.workspaces.streams import Content
 
 THEN = datetime(2024, 3, 1, tzinfo=UTC).timestamp()
 
@@ -85,9 +87,44 @@ async def test_links_fifos_and_folders_of_no_session_are_told_and_not_followed(
 
 
 async def test_a_file_past_the_limit_is_told(hub: Alcove, old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alcove.limits, "FILE_BYTES", 4)
+    monkeypatch.setattr(alcove.limits, "UPLOAD_BYTES", 4)
     report = await hub.archive.import_session_dirs(old)
     assert [problem.path for problem in report.failed] == ["s1/main.py"]
+
+
+async def test_modes_and_times_of_files_come_along_and_many_are_few_changes(
+    hub: Alcove, old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_dirs, "_BATCH_FILES", 4)
+    for number in range(10):
+        (old / "s2" / f"{number}").write_bytes(b"x" * number)
+    (old / "s1" / "main.py").chmod(0o755)
+    assert hub.workspaces
+    changes: list[str] = []
+    extract = hub.workspaces.extract
+
+    def counted(session_id: str, data: Content) -> Coroutine[None, None, object]:
+        changes.append(session_id)
+        return extract(session_id, data)
+
+    monkeypatch.setattr(hub.workspaces, "extract", counted)
+    report = await hub.archive.import_session_dirs(old)
+    assert (report.files, report.size_bytes, report.failed) == (13, 12 + 45, [])
+    assert changes == ["s1", "s2", "s2", "s2"]
+    info = (hub.settings.base / "s1" / "main.py").stat()
+    assert (info.st_mode & 0o777, info.st_mtime) == (0o755, THEN)
+
+
+async def test_one_file_that_cannot_have_its_place_keeps_no_other_out(hub: Alcove, old: Path) -> None:
+    await hub.archive.import_session_dirs(old)
+    assert hub.workspaces
+    for path in ("a/b", "f1", "f2", "z"):
+        (old / "s2" / path).parent.mkdir(exist_ok=True)
+        (old / "s2" / path).write_text(path)
+    await hub.workspaces.write("s2", "a", b"a file where a folder was")
+    report = await hub.archive.import_session_dirs(old)
+    assert [problem.path for problem in report.failed] == ["s2/a/b"]
+    assert [file.path for file in (await hub.workspaces.list_files("s2")).files] == [".env", "a", "f1", "f2", "z"]
 
 
 async def test_a_session_of_that_id_from_elsewhere_is_never_touched(hub: Alcove, old: Path) -> None:

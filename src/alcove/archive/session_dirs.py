@@ -15,15 +15,28 @@ from alcove.archive.model import Imported, Problem
 from alcove.archive.rules import MARK
 from alcove.clock import Micros
 from alcove.database.op import Database
-from alcove.errors import AlcoveError, ConflictError, FileMissingError, InvalidError, NotFoundError
+from alcove.errors import (
+    AlcoveError,
+    ConflictError,
+    InvalidError,
+    NotFoundError,
+    SessionBusyError,
+    SessionExpiredError,
+    SessionNotFoundError,
+)
 from alcove.sessions.model import NewSession, Status
 from alcove.sessions.rules import check_new, encode_metadata
 from alcove.sessions.service import Sessions
 from alcove.workspaces.model import File, Listing
+from alcove.workspaces.packing import END, header
 from alcove.workspaces.service import Workspaces
+from alcove.workspaces.tar import BLOCK
 from alcove.workspaces.tree import Tree
 
 _REFUSED: Final = (InvalidError, ConflictError, NotFoundError)
+_UNFIT: Final = (SessionBusyError, SessionExpiredError, SessionNotFoundError)  # then no file of it can be imported
+_BATCH_FILES: Final = 2000
+_BATCH_BYTES: Final = 256 * limits.MIB  # and one file, however long
 
 
 class SessionDirs:
@@ -70,9 +83,8 @@ class SessionDirs:
             listing = await asyncio.to_thread(tree.list)
             created, active = _times(info, listing)
             new_files = await self._session(session_id, listing, created, report)
-            for file in listing.files:
-                if file.path in new_files:
-                    await self._file(tree, session_id, file, report)
+            for batch in _batches([file for file in listing.files if file.path in new_files]):
+                await self._files(tree, session_id, batch, report)
             if listing.truncated:
                 report.failed.append(Problem(name, "part of it cannot be listed: past a limit, or not readable"))
             if not report.dry_run and new_files:
@@ -100,26 +112,74 @@ class SessionDirs:
         (report.continued if missing else report.present).append(session_id)
         return missing
 
-    async def _file(self, tree: Tree, session_id: str, file: File, report: Imported) -> None:
-        try:
+    async def _files(self, tree: Tree, session_id: str, files: list[File], report: Imported) -> None:
+        """Bring in some files; each that cannot be is told."""
+        taken: list[File] = []
+        for file in files:
             if file.kind != "file":
-                raise InvalidError(f"it is a {file.kind}" + (", and is not followed" if file.kind == "link" else ""))
-            if file.size_bytes > limits.FILE_BYTES:
-                raise InvalidError(f"it is {file.size_bytes} bytes, and {limits.FILE_BYTES} are possible")
-            if self._workspaces and not report.dry_run:
-                await self._workspaces.write(session_id, file.path, _chunks(tree, file.path))
-        except (InvalidError, FileMissingError, ConflictError) as error:
-            report.failed.append(Problem(f"{session_id}/{file.path}", _sentence(error)))
-            return
-        report.files += 1
-        report.size_bytes += file.size_bytes
+                why = f"it is a {file.kind}" + (", and is not followed" if file.kind == "link" else "")
+            elif file.size_bytes > limits.UPLOAD_BYTES:
+                why = f"it is {file.size_bytes} bytes, and {limits.UPLOAD_BYTES} are possible"
+            else:
+                taken.append(file)
+                continue
+            report.failed.append(Problem(f"{session_id}/{file.path}", why))
+        await self._extract(tree, session_id, taken, report)
+
+    async def _extract(self, tree: Tree, session_id: str, files: list[File], report: Imported) -> None:
+        """Bring in files as one archive: one change instead of many, and with their times and modes."""
+        refused: dict[str, AlcoveError] = {}
+        try:
+            if self._workspaces and files and not report.dry_run:
+                await self._workspaces.extract(session_id, _packed(tree, files, refused))
+        except _UNFIT:
+            raise
+        except _REFUSED as error:
+            if len(files) > 1:  # for the sake of one: find out which
+                half = len(files) // 2
+                await self._extract(tree, session_id, files[:half], report)
+                await self._extract(tree, session_id, files[half:], report)
+                return
+            refused = {files[0].path: error}
+        report.failed += [Problem(f"{session_id}/{path}", _sentence(error)) for path, error in refused.items()]
+        taken = [file.size_bytes for file in files if file.path not in refused]
+        report.files += len(taken)
+        report.size_bytes += sum(taken)
 
 
-def _chunks(tree: Tree, path: str) -> Iterator[bytes]:
-    fd, _ = tree.open_read(path)
-    with os.fdopen(fd, "rb", buffering=0) as stream:
-        while chunk := stream.read(limits.MIB):
-            yield chunk
+def _batches(files: list[File]) -> Iterator[list[File]]:
+    """Divide files so that each part can be staged: one that was brought in stays when a later one cannot be."""
+    batch: list[File] = []
+    size_bytes = 0
+    for file in files:
+        if batch and (len(batch) == _BATCH_FILES or size_bytes + file.size_bytes > _BATCH_BYTES):
+            yield batch
+            batch, size_bytes = [], 0
+        batch.append(file)
+        size_bytes += file.size_bytes
+    if batch:
+        yield batch
+
+
+def _packed(tree: Tree, files: list[File], refused: dict[str, AlcoveError]) -> Iterator[bytes]:
+    """Yield a tar of files, but for those that cannot be read, which are told in `refused`."""
+    for file in files:
+        try:
+            fd, _ = tree.open_read(file.path)
+        except _REFUSED as error:
+            refused[file.path] = error
+            continue
+        with os.fdopen(fd, "rb", buffering=0) as stream:
+            info = os.fstat(fd)
+            yield header(file.path, info, size=info.st_size)
+            left = info.st_size
+            while left:
+                if not (chunk := stream.read(min(left, limits.MIB))):
+                    raise ConflictError(f"{file.path[:160]!r} became shorter while it was read", remedy="try again")
+                left -= len(chunk)
+                yield chunk
+            yield bytes(-info.st_size % BLOCK)
+    yield END
 
 
 def _times(info: os.stat_result, listing: Listing) -> tuple[Micros, Micros]:
