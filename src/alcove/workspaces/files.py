@@ -243,7 +243,7 @@ class Files(ABC):
         It is taken apart out of the session's sight, and needs the lease only to take its place. Refused are absolute
         paths and `..`, links and hard links that lead out, devices, FIFOs, members that come twice, sparse files, and
         what is past `limits.ARCHIVE_BYTES`, `ARCHIVE_NAMES`, `ARCHIVE_RATIO` and `TREE_DEPTH`. Owners, setuid bits and
-        attributes are dropped; modes (0777) and times are kept.
+        attributes are dropped; modes (0777) are kept, and the times of files and links.
 
         Args:
             session_id: Whose workspace.

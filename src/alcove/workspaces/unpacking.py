@@ -200,15 +200,21 @@ class Extraction:
                 self._files += 1
                 return fd
             if member.kind == "link":
-                os.symlink(member.target, name, dir_fd=folder)
-                if self._pinned.owner is not None:
-                    os.chown(name, self._pinned.owner, self._pinned.owner, dir_fd=folder, follow_symlinks=False)
+                self._symlink(member, folder, name)
             else:
                 self._link(member, folder, name)
         except FileExistsError:
             raise _OffenceError("is in it twice") from None
         self._files += 1
         return None
+
+    def _symlink(self, member: Packed, folder: int, name: bytes) -> None:
+        os.symlink(member.target, name, dir_fd=folder)
+        if self._pinned.owner is not None:
+            os.chown(name, self._pinned.owner, self._pinned.owner, dir_fd=folder, follow_symlinks=False)
+        if member.modified_ns is not None:
+            times = (member.modified_ns, member.modified_ns)
+            os.utime(name, ns=times, dir_fd=folder, follow_symlinks=False)
 
     def _link(self, member: Packed, folder: int, name: bytes) -> None:
         """Give a file of the same archive a second name: the only hard links that cannot reach anything else."""
