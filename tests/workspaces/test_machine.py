@@ -173,7 +173,7 @@ def test_files_behave_like_a_dict(monkeypatch: pytest.MonkeyPatch, supported: bo
     run_state_machine_as_test(
         Files,
         settings=settings(
-            max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+            max_examples=5, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
         ),
     )
 
