@@ -132,9 +132,11 @@ async def test_names_that_are_not_utf8_have_an_exact_path(call: Client, own: str
 async def test_a_known_state_is_not_sent_again(call: Client, own: str) -> None:
     url = f"/api/v1/sessions/{own}/files/a.txt"
     await call("PUT", url, body=b"one")
-    tag = (await call("GET", url)).headers["etag"]
+    first = await call("GET", url)
+    tag = first.headers["etag"]
     known = await call("GET", url, headers={"if-none-match": f'"x", {tag}'})
     assert (known.status, known.body, known.headers["etag"]) == (304, b"", tag)
+    assert known.headers["cache-control"] == first.headers["cache-control"], "RFC 9110, 15.4.5"
     assert (await call("PUT", url, body=b"three")).status == 200
     assert (await call("GET", url, headers={"if-none-match": tag})).body == b"three"
 

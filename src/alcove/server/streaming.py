@@ -26,6 +26,9 @@ _encode = msgspec.json.Encoder().encode
 _log = logging.getLogger("alcove.http")
 _UNPLAIN: Final = re.compile(r"[^A-Za-z0-9 ._()+=@~,-]")
 
+FRESH: Final = "private, no-cache"
+"""A browser may keep a file, and asks each time whether it is still that."""
+
 # Types that no browser runs, even without the headers below. Everything else is just bytes.
 _MEDIA_TYPES: Final = {
     "csv": "text/csv; charset=utf-8",
@@ -204,7 +207,7 @@ def _kept(name: str) -> dict[str, str]:
         "content-disposition": f"attachment; filename=\"{plain}\"; filename*=UTF-8''{exact}",
         "content-security-policy": "sandbox; default-src 'none'",
         "cross-origin-resource-policy": "same-origin",
-        "cache-control": "private, no-cache",
+        "cache-control": FRESH,
     }
 
 

@@ -33,7 +33,7 @@ from alcove.server.conditions import condition, etag, span
 from alcove.server.problems import RangeError
 from alcove.server.route import Route
 from alcove.server.routes.views import given
-from alcove.server.streaming import Download, EventStream, resumes_after
+from alcove.server.streaming import FRESH, Download, EventStream, resumes_after
 from alcove.workspaces.model import Condition, File, Usage
 from alcove.workspaces.paths import check_path, decode
 from alcove.workspaces.service import Workspaces
@@ -187,7 +187,8 @@ async def read(call: Call) -> Download:
             Condition(match=asked.match).check(path, file)
             if asked.none_match and ("*" in asked.none_match or file.version in asked.none_match):
                 os.close(fd)
-                return Response(status_code=304, headers={"etag": etag(file)})  # type: ignore[return-value]
+                kept = {"etag": etag(file), "cache-control": FRESH}
+                return Response(status_code=304, headers=kept)  # type: ignore[return-value]
         part = span(call.head, file) if call.scope["method"] == "GET" else None
     except AlcoveError:
         os.close(fd)
