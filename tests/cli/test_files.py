@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import random
+from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from alcove import limits
 from alcove.cli import copying, output
+from alcove.cli.remote import RemoteWorkspaces
 from alcove.workspaces.model import File, Listing
 from alcove.workspaces.service import Workspaces
 from cli.conftest import Run, either, golden, loaded
+from workspaces import tars
 
 NASTY = "\x1b[31mred\x1b[0m\r\n\u202eevil"
 TREE = {"notes.txt": b"one\n", "src/main.py": b"print(1)\n", "src/lib/a.py": b"", "src/lib/b.py": b"\x00\xff\x1b[2J"}
@@ -133,6 +139,51 @@ class TestCp:
         for path, content in folder(work).items():
             assert content in TREE.values(), path
 
+    def test_a_folder_keeps_what_may_be_run_and_replaces_what_is_there(self, run: Run, tree: Path, place: Path) -> None:
+        (place / "in").mkdir()
+        (place / "in/main.py").write_text("new")
+        (place / "in/main.py").chmod(0o755)
+        (tree / "src/lib").rename(tree / "lib")
+        (tree / "src/lib").symlink_to("../lib")
+        run("cp", "in/.", "a:src")
+        assert (tree / "src/main.py").read_text() == "new"
+        assert (tree / "src/main.py").stat().st_mode & 0o777 == 0o755
+        assert (tree / "src/lib").is_symlink()
+        (place / "in/lib").mkdir()
+        (place / "in/lib/c.py").write_text("c")
+        (place / "in/main.py").write_text("newer")
+        assert "src/lib" in run("cp", "in/.", "a:src", exit_code=3).stderr
+        assert (tree / "src/main.py").read_text() == "new", "all of it or nothing"
+
+    def test_names_that_are_no_text_come_and_go(self, run: Run, tree: Path, place: Path) -> None:
+        name = os.fsdecode(b"d\xff")
+        (place / name).mkdir()
+        for number in range(3):
+            (place / name / f"{number}\n%2f ü").write_text(str(number))
+        run("cp", name, "a:")
+        run("cp", f"a:{name}", "back")
+        assert folder(place / name) == folder(tree / name) == folder(place / "back")
+
+    def test_many_files_need_few_requests(
+        self, run: Run, tree: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(copying, "_BATCH_FILES", 100)
+        (place / "many").mkdir()
+        for number in range(250):
+            (place / f"many/{number}").write_text(str(number))
+        calls: list[str] = []
+        for there in (Workspaces, RemoteWorkspaces):
+            for name in ("extract", "archive", "write", "open_read"):
+                monkeypatch.setattr(there, name, _counted(getattr(there, name), f"{there.__name__}.{name}", calls))
+        run("cp", "many", "a:")
+        assert folder(tree / "many") == folder(place / "many")
+        run("cp", "a:many", "back")
+        assert folder(place / "back") == folder(place / "many")
+        assert calls.count("Workspaces.extract") == 3
+        assert {call for call in calls if call.endswith(".write")} == set()
+        assert calls.count("RemoteWorkspaces.archive") == ("ALCOVE_URL" in os.environ)
+        assert "RemoteWorkspaces.open_read" not in calls
+
     def test_between_two_sessions(self, run: Run, tree: Path, place: Path) -> None:
         run("create", "--id", "b")
         run("cp", "a:src", "b:")
@@ -197,6 +248,52 @@ def test_a_server_that_means_harm_writes_nothing_outside(
     monkeypatch.setattr(Workspaces, "list_files", lying)
     assert "not a plain relative path" in run("cp", "a:src", "out", exit_code=2).stderr
     assert not (place / "evil").exists()
+
+
+async def _evil(self: RemoteWorkspaces, session_id: str, path: str = "") -> AsyncGenerator[bytes]:
+    yield gzip.compress(tars.member("fine", b"x") + tars.member("../evil", b"x") + bytes(1024))
+
+
+async def _cut(self: RemoteWorkspaces, session_id: str, path: str = "") -> AsyncGenerator[bytes]:
+    yield gzip.compress(tars.member("main.py", b"other"))[:40]
+
+
+@pytest.mark.parametrize("run", ["server"], indirect=True)
+@pytest.mark.usefixtures("tree")
+def test_an_archive_of_a_server_that_means_harm_writes_nothing_outside(
+    run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RemoteWorkspaces, "archive", _evil)
+    assert "not a plain relative path" in run("cp", "a:src", "out", exit_code=2).stderr
+    assert folder(place / "out") == {"fine": b"x"}
+    assert not (place / "evil").exists()
+
+
+@pytest.mark.parametrize("run", ["server"], indirect=True)
+def test_an_archive_that_breaks_off_is_fetched_file_by_file_instead(
+    run: Run, tree: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RemoteWorkspaces, "archive", _cut)
+    run("cp", "a:src", "out")
+    assert folder(place / "out") == folder(tree / "src")
+
+
+@pytest.mark.parametrize("run", ["server"], indirect=True)
+def test_what_packs_well_is_no_bomb_when_it_is_ones_own(
+    run: Run, tree: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ARCHIVE_RATIO_FREE_BYTES", 1000)
+    (tree / "src/zeros").write_bytes(bytes(3_000_000))
+    run("cp", "a:src", "out")
+    assert folder(place / "out") == folder(tree / "src")
+
+
+def _counted(call: Any, name: str, calls: list[str]) -> Any:
+    def counting(*args: Any, **options: Any) -> Any:
+        calls.append(name)
+        return call(*args, **options)
+
+    return counting
 
 
 def test_a_copy_that_breaks_leaves_what_was_there(

@@ -28,9 +28,8 @@ from alcove.sessions.model import NewSession, Status
 from alcove.sessions.rules import check_new, encode_metadata
 from alcove.sessions.service import Sessions
 from alcove.workspaces.model import File, Listing
-from alcove.workspaces.packing import END, header
+from alcove.workspaces.packing import END, member
 from alcove.workspaces.service import Workspaces
-from alcove.workspaces.tar import BLOCK
 from alcove.workspaces.tree import Tree
 
 _REFUSED: Final = (InvalidError, ConflictError, NotFoundError)
@@ -169,16 +168,8 @@ def _packed(tree: Tree, files: list[File], refused: dict[str, AlcoveError]) -> I
         except _REFUSED as error:
             refused[file.path] = error
             continue
-        with os.fdopen(fd, "rb", buffering=0) as stream:
-            info = os.fstat(fd)
-            yield header(file.path, info, size=info.st_size)
-            left = info.st_size
-            while left:
-                if not (chunk := stream.read(min(left, limits.MIB))):
-                    raise ConflictError(f"{file.path[:160]!r} became shorter while it was read", remedy="try again")
-                left -= len(chunk)
-                yield chunk
-            yield bytes(-info.st_size % BLOCK)
+        with os.fdopen(fd, "rb", buffering=0):
+            yield from member(file.path, fd)
     yield END
 
 

@@ -13,7 +13,7 @@ from alcove.principals.model import Key
 from alcove.runs.model import Run
 from alcove.sessions.model import Session
 from alcove.values import Json, Metadata
-from alcove.workspaces.model import File, Kind, Listing
+from alcove.workspaces.model import Extracted, File, Kind, Listing
 from alcove.workspaces.paths import decode
 
 
@@ -263,6 +263,26 @@ class FilesAnswer(msgspec.Struct, kw_only=True):
     def record(self) -> Listing:
         """Return them as the hub would."""
         return Listing(files=tuple(file.record() for file in self.files), truncated=self.truncated)
+
+
+class ExtractedAnswer(msgspec.Struct, kw_only=True):
+    """What came out of an archive."""
+
+    files: int
+    folders: int
+    size: int
+    skipped: list[str]
+    skipped_count: int
+
+    def record(self) -> Extracted:
+        """Return it as the hub would."""
+        return Extracted(
+            files=self.files,
+            folders=self.folders,
+            size_bytes=self.size,
+            skipped=tuple(self.skipped),
+            skipped_count=self.skipped_count,
+        )
 
 
 class AgentAnswer(msgspec.Struct):

@@ -10,20 +10,25 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple, final
+from typing import IO, TYPE_CHECKING, Final, NamedTuple, final
 
 import click
 
 from alcove import limits
 from alcove.cli import output
 from alcove.errors import ConflictError, FileMissingError, InvalidError
+from alcove.workspaces.inflating import Plain
+from alcove.workspaces.packing import END, member
 from alcove.workspaces.paths import check_path, decode
 from alcove.workspaces.service import Workspaces
+from alcove.workspaces.tar import members
 
 if TYPE_CHECKING:
     from alcove.cli.remote import RemoteWorkspaces
 
 Steps = Callable[[int], None]
+_BATCH_FILES: Final = 5000
+_BATCH_BYTES: Final = 1024 * limits.MIB  # and one file, however long
 
 
 class Found(NamedTuple):
@@ -80,22 +85,61 @@ async def copy(source: Place, target: Place) -> Copied:
     """Copy a file, or a folder with all that is in it."""
     found = await source.find()
     prefix = source.name if target.into or await target.is_folder() else ""
+    total = sum(size for _, size in found.files)
+    with output.progress(source.name or "copying", total) as step:
+        if found.folder and isinstance(source, Here) and isinstance(target, There):
+            for batch in _batches(found.files):
+                await target.extract(prefix, source.packed(batch, step))
+            return Copied(len(found.files), total, found.left_out)
+        if found.folder and isinstance(source, There) and isinstance(target, Here) and total <= limits.ARCHIVE_BYTES:
+            with tempfile.TemporaryFile() as archive:
+                if await source.fetch(archive, step):
+                    return await _unpack(archive, target, prefix, found)
+        return await _one_by_one(source, target, prefix, found, step)
+
+
+async def _one_by_one(source: Place, target: Place, prefix: str, found: Found, step: Steps) -> Copied:
     copied = 0
-    with output.progress(source.name or "copying", sum(size for _, size in found.files)) as step:
 
-        def count(size_bytes: int) -> None:
-            nonlocal copied
-            copied += size_bytes
-            step(size_bytes)
+    def count(size_bytes: int) -> None:
+        nonlocal copied
+        copied += size_bytes
+        step(size_bytes)
 
-        for path, _ in found.files:
-            if path:
-                # A listing may come from a server that means harm.
-                check_path(path)
-            fd = await source.open(path)
-            with os.fdopen(fd, "rb", buffering=0):
-                await target.write("/".join(filter(None, (prefix, path))), _pieces(fd, count))
+    for path, _ in found.files:
+        if path:
+            # A listing may come from a server that means harm.
+            check_path(path)
+        fd = await source.open(path)
+        with os.fdopen(fd, "rb", buffering=0):
+            await target.write("/".join(filter(None, (prefix, path))), _pieces(fd, count))
     return Copied(len(found.files), copied, found.left_out)
+
+
+async def _unpack(archive: IO[bytes], target: Place, prefix: str, found: Found) -> Copied:
+    files = copied = 0
+    archive.seek(0)
+    for one, pieces in members(archive.read):
+        if one.kind == "file":
+            # So may an archive.
+            path = decode(check_path(decode(one.path)))
+            await target.write("/".join(filter(None, (prefix, path))), pieces)
+            files, copied = files + 1, copied + one.size_bytes
+    return Copied(files, copied, found.left_out)
+
+
+def _batches(files: list[tuple[str, int]]) -> Iterator[list[str]]:
+    """Divide files into archives: what has come stays when a later one cannot be taken."""
+    batch: list[str] = []
+    size_bytes = 0
+    for path, size in files:
+        if batch and (len(batch) == _BATCH_FILES or size_bytes + size > _BATCH_BYTES):
+            yield batch
+            batch, size_bytes = [], 0
+        batch.append(path)
+        size_bytes += size
+    if batch:
+        yield batch
 
 
 def is_session(argument: str) -> bool:
@@ -156,6 +200,31 @@ class There(Place):
         listing = await self._workspaces.list_files(self._session_id)
         return any(file.path.startswith(f"{self._path}/") for file in listing.files)
 
+    async def fetch(self, archive: IO[bytes], step: Steps) -> bool:
+        """Fill a file with a tar of the folder, when that comes over a network; return whether it did.
+
+        An archive breaks off where a file cannot be read. Files that are fetched one by one say what is the matter.
+        """
+        if isinstance(self._workspaces, Workspaces):
+            return False
+        from alcove.cli.wire import UnreachableError  # late: a copy within this machine needs no network
+
+        plain = Plain(ratio=None)
+        try:
+            async for piece in self._workspaces.archive(self._session_id, self._path):
+                for part in plain.pieces(piece):
+                    archive.write(part)
+                    step(len(part))
+            plain.finish()
+        except (InvalidError, UnreachableError):
+            return False
+        return True
+
+    async def extract(self, path: str, tar: Iterator[bytes]) -> None:
+        """Put what is in an archive into a folder at or below it: all of it or nothing."""
+        whole = "/".join(filter(None, (self._path, path)))
+        await self._workspaces.extract(self._session_id, tar, whole, replace=True)
+
     async def open(self, path: str) -> int:
         """Open a file."""
         fd, _ = await self._workspaces.open_read(self._session_id, self._at(path))
@@ -194,6 +263,15 @@ class Here(Place):
         """Return whether there is a folder."""
         return not self._stream and _is_folder(self._path)
 
+    def packed(self, paths: list[str], step: Steps) -> Iterator[bytes]:
+        """Yield a tar of files below it; blocks."""
+        for path in paths:
+            with os.fdopen(self._open(path), "rb", buffering=0) as file:
+                for piece in member(path, file.fileno()):
+                    yield piece
+                    step(len(piece))
+        yield END
+
     async def open(self, path: str) -> int:
         """Open a file; one that is a pipe is read to its end."""
         if self._stream:
@@ -201,6 +279,9 @@ class Here(Place):
                 shutil.copyfileobj(sys.stdin.buffer, file)
                 file.seek(0)
                 return os.dup(file.fileno())
+        return self._open(path)
+
+    def _open(self, path: str) -> int:
         try:
             return os.open(os.path.join(self._path, path) if path else self._path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:

@@ -125,7 +125,8 @@ async def cp(source: str, target: str, quiet: bool) -> None:
 
     A TARGET that is a folder, or ends in `/`, takes the source in under its own name; `FOLDER/.` stands for what is in
     the folder. A path here with a colon in it is written with a `/` in front of that: `./a:b`.
-    Files are replaced as a whole; links, pipes and devices are left out, and said so.
+    Files are replaced as a whole; links, pipes and devices are left out, and said so. A folder goes into a session as
+    one archive, all of it or nothing; one of more than 5000 files or 1 GiB in parts.
     """
     if not is_session(source) and not is_session(target):
         raise click.UsageError("neither is in a session: write one as ID:PATH")

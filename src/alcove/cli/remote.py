@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing
 from http import HTTPStatus
 from typing import Final, final
+from urllib.parse import quote_from_bytes
 
 import msgspec
 
@@ -30,7 +31,7 @@ from alcove.runs.model import Reply, Run, RunPage
 from alcove.sessions import rules
 from alcove.sessions.model import Page, Session
 from alcove.values import Json, Metadata
-from alcove.workspaces.model import File, Listing, Usage
+from alcove.workspaces.model import Extracted, File, Listing, Usage
 
 _END: Final = 2**62  # above every seq
 _PAUSE_S: Final = limits.SSE_RETRY_MS / 1000
@@ -331,6 +332,20 @@ class RemoteWorkspaces:
         answer = await self._wire.ask("PUT", _file(session_id, path), content=data)
         return answer.read(answers.FileAnswer).record()
 
+    async def archive(self, session_id: str, path: str = "") -> AsyncGenerator[bytes]:
+        """Yield a tar.gz of a workspace, or of one folder of it: see `Workspaces.archive`."""
+        async with self._wire.stream(at("sessions", session_id, "archive"), query=_place(path)) as response:
+            async for piece in self._wire.pieces(response):
+                yield piece
+
+    async def extract(
+        self, session_id: str, data: Iterable[bytes], path: str = "", *, replace: bool = False
+    ) -> Extracted:
+        """Put what is in an archive into a workspace: see `Workspaces.extract`."""
+        query = {**_place(path), "replace": replace}
+        answer = await self._wire.ask("POST", at("sessions", session_id, "archive"), query=query, content=data)
+        return answer.read(answers.ExtractedAnswer).record()
+
     async def mkdir(self, session_id: str, path: str) -> None:
         """Make a folder: see `Workspaces.mkdir`."""
         await self._wire.ask("PUT", _file(session_id, path), query={"type": "folder"})
@@ -338,6 +353,10 @@ class RemoteWorkspaces:
 
 def _file(session_id: str, path: str) -> str:
     return at("sessions", session_id, "files", *path.split("/"))
+
+
+def _place(path: str) -> dict[str, str | bool | None]:
+    return {"raw_path": quote_from_bytes(os.fsencode(path)) if path else None}
 
 
 @final

@@ -16,9 +16,14 @@ _GZIP: Final = 31  # what zlib calls a gzip header
 
 @final
 class Plain:
-    """Takes gzip off an archive, where it is on, within limits of size and of ratio."""
+    """Takes gzip off an archive, where it is on, within limits of size and of ratio.
 
-    def __init__(self) -> None:
+    Args:
+        ratio: How many times larger it may become; None where a sender could as well send all of it.
+    """
+
+    def __init__(self, ratio: int | None = limits.ARCHIVE_RATIO) -> None:
+        self._ratio = ratio
         self._zip = zlib.decompressobj(_GZIP)
         self._first = b""
         self._gzipped: bool | None = None
@@ -29,7 +34,7 @@ class Plain:
 
         Raises:
             InvalidError: It is damaged.
-            TooLargeError: It becomes more than `limits.ARCHIVE_BYTES`, or than `limits.ARCHIVE_RATIO` times itself.
+            TooLargeError: It becomes more than `limits.ARCHIVE_BYTES`, or than `ratio` times itself.
         """
         self._in_bytes += len(data)
         if self._gzipped is None:
@@ -65,10 +70,10 @@ class Plain:
                 limit=limits.ARCHIVE_BYTES,
                 remedy="send it in parts",
             )
-        if self._out_bytes > limits.ARCHIVE_RATIO_FREE_BYTES + limits.ARCHIVE_RATIO * self._in_bytes:
+        if self._ratio and self._out_bytes > limits.ARCHIVE_RATIO_FREE_BYTES + self._ratio * self._in_bytes:
             raise TooLargeError(
-                f"the archive grows to more than {limits.ARCHIVE_RATIO} times its size",
+                f"the archive grows to more than {self._ratio} times its size",
                 field="archive",
-                limit=limits.ARCHIVE_RATIO,
+                limit=self._ratio,
                 remedy="send it without compression",
             )

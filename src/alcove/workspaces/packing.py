@@ -59,12 +59,30 @@ def header(path: str, info: os.stat_result, *, size: int = 0, target: str = "") 
     """
     import tarfile  # late: it brings every compression along, and only its way of writing a header is used
 
-    member = tarfile.TarInfo(path)
+    one = tarfile.TarInfo(path)
     kinds = {stat.S_IFDIR: tarfile.DIRTYPE, stat.S_IFLNK: tarfile.SYMTYPE, stat.S_IFREG: tarfile.REGTYPE}
-    member.type, member.size, member.linkname = kinds[stat.S_IFMT(info.st_mode)], size, target
-    member.mode = stat.S_IMODE(info.st_mode) & 0o777
-    member.mtime = max(0, int(info.st_mtime))
-    return member.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+    one.type, one.size, one.linkname = kinds[stat.S_IFMT(info.st_mode)], size, target
+    one.mode = stat.S_IMODE(info.st_mode) & 0o777
+    one.mtime = max(0, int(info.st_mtime))
+    return one.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def member(path: str, fd: int, info: os.stat_result | None = None) -> Iterator[bytes]:
+    """Yield a regular file, open as `fd`, as it stands in an archive: header, content and padding. Blocks.
+
+    Raises:
+        ConflictError: It became shorter than it was when this began.
+    """
+    info = info or os.fstat(fd)
+    yield header(path, info, size=info.st_size)
+    left = info.st_size
+    while left:
+        chunk = os.read(fd, min(left, limits.SEND_BYTES))
+        if not chunk:
+            raise ConflictError(f"{path[:160]!r} became shorter while it was read", remedy="try again")
+        left -= len(chunk)
+        yield chunk
+    yield bytes(-info.st_size % BLOCK)
 
 
 class _Packing(Walk):
@@ -159,18 +177,11 @@ class _Packing(Walk):
                 limit=limits.ARCHIVE_BYTES,
                 remedy="archive its folders one by one",
             )
-        yield from self._head(path, info, size=info.st_size)
-        left = info.st_size
-        while left:
-            chunk = os.read(fd, min(left, limits.SEND_BYTES))
-            if not chunk:
-                raise ConflictError(f"{path[:160]!r} became shorter while it was read", remedy="try again")
-            left -= len(chunk)
-            yield from self._pressed(chunk)
-        yield from self._pressed(bytes(-info.st_size % BLOCK))
+        for piece in member(path, fd, info):
+            yield from self._pressed(piece)
 
-    def _head(self, path: str, info: os.stat_result, *, size: int = 0, target: str = "") -> Iterator[bytes]:
-        yield from self._pressed(header(path, info, size=size, target=target))
+    def _head(self, path: str, info: os.stat_result, *, target: str = "") -> Iterator[bytes]:
+        yield from self._pressed(header(path, info, target=target))
 
     def _pressed(self, data: bytes) -> Iterator[bytes]:
         self._ready += self._zip.compress(data)

@@ -8,7 +8,7 @@ knows ustar, GNU long names and the pax records that matter, and refuses what it
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import Final, NamedTuple, TypeAlias, TypeVar, final
 
 from alcove import limits
@@ -158,6 +158,44 @@ class Headers:
         text = yield from self._source.take(size)
         yield from self.padding(size)
         return text
+
+
+def members(read: Callable[[int], bytes]) -> Iterator[tuple[Packed, Iterator[bytes]]]:
+    """Yield what is in a tar that is there already, each member with the pieces of its content. Blocks.
+
+    What of a member's content was not taken when the next is asked for is passed over.
+
+    Args:
+        read: Returns at most so many next bytes of it, none at its end.
+
+    Raises:
+        InvalidError, TooLargeError: As `Headers.next`.
+    """
+    source = Source()
+
+    def had(need: Need[T]) -> T:
+        while True:
+            try:
+                next(need)
+            except StopIteration as done:
+                return done.value
+            data = read(limits.SEND_BYTES)
+            source.ended = not data
+            source.add(data)
+
+    def content(left: int) -> Iterator[bytes]:
+        while left:
+            piece = had(source.some(left))
+            left -= len(piece)
+            yield piece
+
+    headers = Headers(source)
+    while (one := had(headers.next())) is not None:
+        pieces = content(one.size_bytes)
+        yield one, pieces
+        for _ in pieces:
+            pass
+        had(headers.padding(one.size_bytes))
 
 
 def broken(what: str) -> InvalidError:
