@@ -170,6 +170,20 @@ async def test_a_condition_that_is_none_is_refused(call: Client, url: str, heade
         assert (answer.status, answer.json()["field"]) == (400, header)
 
 
+@pytest.mark.parametrize(
+    ("header", "value", "status"),
+    [("content-range", "bytes 3-5/6", 400), ("content-encoding", "gzip", 415), ("content-encoding", "identity", 200)],
+)
+async def test_what_is_not_the_whole_file_as_it_is_replaces_none(
+    call: Client, url: str, header: str, value: str, status: int
+) -> None:
+    before = (await call("GET", url)).body
+    answer = await call("PUT", url, body=b"end", headers={header: value})
+    assert answer.status == status
+    assert status == 200 or answer.json()["field"] == header
+    assert (await call("GET", url)).body == (b"end" if status == 200 else before)
+
+
 async def test_a_slow_sender_is_hung_up_on_in_the_end(
     call: Client, own: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

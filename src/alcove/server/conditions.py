@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from alcove.errors import InvalidError
-from alcove.server.problems import RangeError
+from alcove.server.problems import MediaTypeError, RangeError
 from alcove.workspaces.model import Condition, File
 
 _TAGS: Final = re.compile(rb'\s*(?:(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"\s*(?:,\s*|$))+')
@@ -53,6 +53,19 @@ def span(head: Mapping[bytes, bytes], file: File) -> tuple[int, int] | None:
     if first > last:
         raise RangeError(f"the file has {size} bytes", field="range", remedy="ask for less", size=size)
     return first, last - first + 1
+
+
+def check_whole(head: Mapping[bytes, bytes]) -> None:
+    """Refuse what would be taken for a whole file and is none: `curl -C - -T` sends the end of one.
+
+    Raises:
+        InvalidError: It is a part (Content-Range).
+        MediaTypeError: It is packed (Content-Encoding), which nobody would undo.
+    """
+    if b"content-range" in head:
+        raise InvalidError("a part of a file cannot be put", field="content-range", remedy="send the whole file")
+    if head.get(b"content-encoding", b"").strip().lower() not in {b"", b"identity"}:
+        raise MediaTypeError(field="content-encoding", remedy="send the file as it is, without Content-Encoding")
 
 
 def _tags(head: Mapping[bytes, bytes], name: bytes, *, strong: bool) -> tuple[str, ...] | None:

@@ -29,7 +29,7 @@ from alcove.errors import (
     VersionMismatchError,
 )
 from alcove.server.call import Call
-from alcove.server.conditions import condition, etag, span
+from alcove.server.conditions import check_whole, condition, etag, span
 from alcove.server.problems import RangeError
 from alcove.server.route import Route
 from alcove.server.routes.views import given
@@ -200,6 +200,7 @@ async def write(call: Call, query: Kind) -> FileView:
     """Make or replace a file, atomically and durably; missing folders are made. `type=folder` makes a folder."""
     session, folders, path = await call.session(), workspaces(call), call.path["path"]
     check_path(path)
+    check_whole(call.head)
     asked, found = condition(call.head), await _find(folders, session.id, path)
     if asked:  # before the body: it need not come for nothing. Looked at again when it is there
         asked.check(path, found)
