@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -107,6 +108,17 @@ def _server(folder: Path, *, drain_s: float = 5) -> Generator[Server]:
         if server.process.poll() is None:
             server.process.kill()
             server.process.communicate()
+
+
+def test_it_takes_the_descriptors_that_it_may_have(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+    try:
+        with _server(tmp_path) as server:
+            taken = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert taken == (min(hard, limits.DESCRIPTORS), hard)
 
 
 @pytest.fixture(scope="module")

@@ -143,6 +143,39 @@ async def test_a_slow_sender_holds_nobody_up(hub: Alcove, files: Workspaces, own
     assert (await writing).size_bytes == 2 * limits.MIB
 
 
+async def test_uploads_that_never_end_take_no_more_than_their_share(
+    hub: Alcove, files: Workspaces, own: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "SESSION_UPLOADS", 2)
+    monkeypatch.setattr(limits, "UPLOADS", 3)
+    go = asyncio.Event()
+
+    async def source() -> AsyncIterator[bytes]:
+        await go.wait()
+        yield gz(member("x", b"x"))
+
+    async def refused(session_id: str) -> list[object]:
+        found: list[object] = []
+        for change in (files.stream_write(session_id, "f", b"x"), files.extract(session_id, gz(), "f")):
+            with pytest.raises(ConflictError, match="uploads of") as raised:
+                await change
+            found.append(raised.value.limit)
+        return found
+
+    other, third = (await hub.sessions.create()).id, (await hub.sessions.create()).id
+    held: list[asyncio.Task[object]] = [asyncio.create_task(files.stream_write(own, "a", source()))]
+    held.append(asyncio.create_task(files.extract(own, source(), "b")))
+    await until(lambda: len(leftovers(place)) == 2)
+    assert await refused(own) == [2, 2]
+    held.append(asyncio.create_task(files.stream_write(other, "c", source())))
+    await until(lambda: len(leftovers(place)) == 3)
+    assert await refused(third) == [3, 3]
+    await files.write(own, "quick", b"what is there as a whole holds no place")
+    go.set()
+    await asyncio.gather(*held)
+    await files.stream_write(third, "f", b"x")
+
+
 async def test_writes_of_one_process_take_turns(files: Workspaces, own: str) -> None:
     await asyncio.gather(*(files.write(own, f"d/{number}", b"x") for number in range(20)))
     assert (await files.usage(own)).files == 20

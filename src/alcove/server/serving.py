@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import resource
 import signal
 import socket
 from collections.abc import Callable, Generator
@@ -45,8 +46,17 @@ def run(settings: Settings, *, prepare: Callable[[Alcove], None] | None = None) 
         AlcoveError: The hub cannot be opened.
     """
     logs.configure(settings.log)
+    _take_descriptors()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings, prepare=prepare))
+
+
+def _take_descriptors() -> None:
+    """Raise the soft limit of open files as far as the hard one allows: connections, files and databases share it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = limits.DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, limits.DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def serve(settings: Settings, *, prepare: Callable[[Alcove], None] | None = None) -> None:

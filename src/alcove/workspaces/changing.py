@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeAlias, TypeVar
 from weakref import WeakValueDictionary
 
 from alcove import ids, limits
 from alcove.clock import SECOND, Micros
 from alcove.database.op import Database
-from alcove.errors import AlcoveError, StorageError
+from alcove.errors import AlcoveError, ConflictError, StorageError
 from alcove.sessions import heads
 from alcove.sessions.heads import Fence
 from alcove.workspaces import queries
@@ -45,10 +46,34 @@ class Changes:
         self._folder = folder
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._under_way: set[asyncio.Task[object]] = set()
+        self._incoming: Counter[str] = Counter()
 
     async def close(self) -> None:
         """Wait for the changes that are under way."""
         await asyncio.gather(*self._under_way, return_exceptions=True)
+
+    @contextmanager
+    def incoming(self, session_id: str) -> Generator[None]:
+        """Count one more upload of a session, for as long as it comes in.
+
+        Raises:
+            ConflictError: There are `limits.SESSION_UPLOADS` of it already, or `limits.UPLOADS` of all.
+        """
+        for count, limit, whose in (
+            (self._incoming[session_id], limits.SESSION_UPLOADS, "of this session"),
+            (self._incoming.total(), limits.UPLOADS, "of all sessions"),
+        ):
+            if count >= limit:
+                raise ConflictError(
+                    f"{count} uploads {whose} are coming in already", limit=limit, remedy="wait for one of them to end"
+                )
+        self._incoming[session_id] += 1
+        try:
+            yield
+        finally:
+            self._incoming[session_id] -= 1
+            if not self._incoming[session_id]:
+                del self._incoming[session_id]
 
     async def room(self, session_id: str, fence: Fence | None = None) -> Room:
         """Return how much a session may add now.

@@ -146,6 +146,7 @@ class Files(ABC):
 
         Raises:
             TooLargeError: More than `limit_bytes`, which is `limits.UPLOAD_BYTES` by default; nothing was written.
+            ConflictError: `limits.SESSION_UPLOADS` are coming in already, or `limits.UPLOADS` of all sessions.
             AlcoveError: What `write` raises.
         """
         check_path(path)
@@ -257,7 +258,7 @@ class Files(ABC):
             InvalidError: It is no archive, is damaged, or holds what is refused.
             TooLargeError: It is past a limit.
             AlreadyExistsError, ConflictError: Something is in the way.
-            AlcoveError: What `write` raises.
+            AlcoveError: What `stream_write` raises.
         """
         async with self._outside(session_id, fence) as (tree, room):
 
@@ -300,8 +301,9 @@ class Files(ABC):
         if not self._base.exists(session_id):
             # Under the lease: a run that begins meanwhile has its own way to keep others out of the folder.
             await self._changing(session_id, lambda _: None, fence=fence)
-        async with self._opened(session_id) as tree:
-            yield tree, room
+        with self._changes.incoming(session_id):
+            async with self._opened(session_id) as tree:
+                yield tree, room
 
     async def _in_tree(self, session_id: str, work: Callable[[Tree], T]) -> T:
         uid = await self._database.read(queries.find, session_id)
