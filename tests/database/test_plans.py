@@ -11,6 +11,7 @@ import pytest
 
 from alcove.database.op import Statement, Steps
 from alcove.database.opening import open_database
+from alcove.dialogs import history, queries as dialogs
 from alcove.messages import queries as messages
 from alcove.messages.model import Stored
 from alcove.pages import encode_cursor
@@ -46,6 +47,8 @@ READS: dict[str, Callable[[], Steps[Any]]] = {
     "page back": lambda: messages.page(NOW, "s", 9, ascending=False, hidden=True, limit=50),
     "window": lambda: messages.window(NOW, "s", 10, 2**62),
     "turns": lambda: messages.turns(NOW, "s", 2**62, 50),
+    "time-outs that are due": lambda: dialogs.due(NOW, (0, ""), 100),
+    "time-outs that nobody has told of": lambda: history.take_untold(NOW, "t", "a", 60, 3600, 1),
     "get": lambda: sessions.get(NOW, "s"),
     "find_key": lambda: sessions.find_key(NOW, "t", "a", "u", "k"),
     "list": lambda: sessions.page(NOW, Filters(), 50, None),
