@@ -165,6 +165,12 @@ def test_what_is_no_file_or_is_too_long_is_refused(tmp_path: Path) -> None:
         load({"name": object()})
 
 
+def test_a_definition_that_is_much_larger_than_it_looks_is_refused() -> None:
+    document: dict[str, Any] = {"name": "n", "start": "s0", "states": {f"s{i}": {} for i in range(200)}}
+    document["on"] = {f"e{i}": [{"reset": True}] * 3 for i in range(20)}
+    assert examine(document)[1] == ["on: makes 12000 transitions, one in each state; at most 10000"]
+
+
 _NAMES = st.text("abc_-.\"'\\ 图\n", min_size=1, max_size=4)
 _VALUES: st.SearchStrategy[Any] = st.recursive(
     st.integers() | st.booleans() | st.text(max_size=4),

@@ -39,6 +39,10 @@ class Document:
         """Note a fault."""
         self.faults.append(Fault(path, text))
 
+    def hint(self, name: str, known: Iterable[str]) -> str:
+        """Return a suggestion, while there are few faults: to look for one takes long."""
+        return suggestion(name, known) if len(self.faults) < limits.DIALOG_HINTS else ""
+
     def table(self, value: object, path: Path, known: Sequence[str] = ()) -> Table:
         """Return a table with text for keys; with `known`, no other keys."""
         if not isinstance(value, dict):
@@ -47,7 +51,7 @@ class Document:
         table = cast("Table", value)
         for key in table:
             if known and key not in known:
-                self.bad((*path, key), f"is not known here{suggestion(key, known)}")
+                self.bad((*path, key), f"is not known here{self.hint(key, known)}")
         return table
 
     def text(self, value: object, path: Path) -> str:
@@ -87,7 +91,7 @@ class Document:
         text = self.text(value, path)
         known = list(known)
         if text and text not in known:
-            self.bad(path, f"there is no {what} {text!r}{suggestion(text, known)}")
+            self.bad(path, f"there is no {what} {text!r}{self.hint(text, known)}")
         return text
 
     def tables(self, value: object, path: Path, what: str, most: int) -> dict[str, object]:

@@ -15,7 +15,7 @@ import msgspec
 from alcove import limits
 from alcove.clock import SECOND
 from alcove.dialogs import rules
-from alcove.dialogs.document import Document, Fault, Path, Table, suggestion
+from alcove.dialogs.document import Document, Fault, Path, Table
 from alcove.dialogs.model import (
     FREE_FORM,
     Change,
@@ -82,6 +82,10 @@ class _Reader(Document):
         self.states = list(tables)
         self.start = self.one_of(top.get("start"), ("start",), self.states, "state")
         everywhere = self.ways(top.get("on", {}), ("on",), "")
+        many = sum(map(len, everywhere.values())) * len(tables)
+        if many > limits.DIALOG_TRANSITIONS:
+            self.bad(("on",), f"makes {many} transitions, one in each state; at most {limits.DIALOG_TRANSITIONS}")
+            everywhere = {}
         states = {state: self.state(state, value, everywhere) for state, value in tables.items()}
         changes = self.changes(top.get("migrations", {}), number)
         kept = self.table(top.get("reset", {}), ("reset",), ("keep",)).get("keep", [])
@@ -271,7 +275,7 @@ class _Reader(Document):
 
     def guard(self, slot: Slot, operator: str, value: Any, path: Path) -> Guard:
         if operator not in _OPERATORS:
-            self.bad(path, f"there is no comparison {operator!r}{suggestion(operator, _OPERATORS)}")
+            self.bad(path, f"there is no comparison {operator!r}{self.hint(operator, _OPERATORS)}")
         elif operator == "set":
             self.flag(value, path)
         elif operator in {"in", "not_in"}:
@@ -318,7 +322,7 @@ class _Reader(Document):
 
     def leads(self, event: str, path: Path, on: Mapping[str, tuple[Transition, ...]]) -> None:
         if event and event not in on:
-            self.bad(path, f"leads to nowhere: the state takes no event {event!r}{suggestion(event, on)}")
+            self.bad(path, f"leads to nowhere: the state takes no event {event!r}{self.hint(event, on)}")
         elif event and self.events.get(event, Trigger(name="")).needs:
             self.bad(path, f"event {event!r} has to bring slots, and a timeout brings none")
 

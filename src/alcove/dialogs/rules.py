@@ -167,9 +167,10 @@ def check_brought(definition: Definition, event: Event) -> dict[str, Json]:
     known = (*trigger.needs, *trigger.takes)
     for name, value in event.slots.items():
         if name not in known:
+            shown = str(name)[:80]
             raise InvalidError(
-                f"event {event.name!r} does not bring slot {name[:80]!r}",
-                field=f"slots.{name[:80]}",
+                f"event {event.name!r} does not bring slot {shown!r}",
+                field=f"slots.{shown}",
                 remedy=f"it brings: {', '.join(known)}" if known else "it brings none",
             )
         if wrong := fault(definition.slots[name], value):
@@ -187,8 +188,9 @@ def fault(slot: Slot, value: Json) -> str:
     if slot.type in {"text", "list"} and isinstance(value, str | list):
         size, unit = len(value), "characters" if slot.type == "text" else "items"
     elif slot.type in {"integer", "number"} and isinstance(value, int | float):
-        if not math.isfinite(value):
-            return f"takes a finite number, not {value}"
+        # No infinity, nothing that is not a number, and no integer that other programs could not read.
+        if not abs(value) < limits.SLOT_NUMBER:
+            return f"takes a number below {limits.SLOT_NUMBER:.3g}, not {_text(value)}"
         size, unit = value, ""
     else:
         return ""
@@ -314,5 +316,5 @@ def _text(value: Json) -> str:
     try:
         text = _encode(value).decode()
     except (TypeError, ValueError, OverflowError, RecursionError):
-        text = repr(value)
+        text = _a(_type_of(value))
     return text if len(text) <= 80 else f"{text[:77]}..."
