@@ -188,7 +188,7 @@ class Lifecycle(Sessions):
         )
         assert isinstance(session, Handle), "read by `get`"
         if not session.replayed:
-            _log.info("session created", extra={"session_id": session.id, "user_id": session.user_id})
+            _log_created(session)
         return session
 
     async def _furnish(self, session: Session, request: Once | None) -> Session:
@@ -240,6 +240,8 @@ class Lifecycle(Sessions):
     ) -> tuple[Handle, bool]:
         """Find or make the user's live session: see `Sessions.live`. Its folder comes when it is first needed."""
         session, made = await super().live(user_id, key, app=app, agent=agent, ttl_s=ttl_s, tenant=tenant)
+        if made:
+            _log_created(session)
         return self._handle(session), made
 
     async def _replaced(self, session_id: str) -> None:
@@ -326,3 +328,7 @@ class Lifecycle(Sessions):
     def _handle(self, session: Session) -> Handle:
         fields = (getattr(session, name) for name in Session.__struct_fields__)
         return Handle(*fields, sessions=self, messages=self._messages, runs=self._runs, dialogs=self._dialogs)
+
+
+def _log_created(session: Session) -> None:
+    _log.info("session created", extra={"session_id": session.id, "user_id": session.user_id})

@@ -6,6 +6,7 @@ sight. No session id begins with a dot.
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from contextlib import suppress
@@ -21,6 +22,7 @@ from alcove.workspaces.temp import sweep, unfinished
 from alcove.workspaces.tree import Tree
 
 _OWN = ".alcove"
+_log = logging.getLogger("alcove.workspaces")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PLAIN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITABLE_BY_ALL = 0o002
@@ -124,6 +126,8 @@ class Base:
                 if made:
                     os.rmdir(name, dir_fd=self._root)
                 raise
+        if made:
+            _log.info("workspace made", extra={"session_id": name})
 
     def exists(self, session_id: str) -> bool:
         """Return whether the session has a workspace folder: a link or a file in its place is none."""
