@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import pty
 import signal
@@ -18,6 +19,7 @@ import alcove
 from alcove import errors
 from alcove.cli import main, output
 from alcove.errors import AlcoveError
+from alcove.settings import Settings
 from cli.conftest import Run, loaded
 
 ALCOVE = [sys.executable, "-m", "alcove"]
@@ -206,7 +208,7 @@ class TestConfig:
 
 class TestServe:
     def test_flags_stand_above_everything(self, run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        served: list[object] = []
+        served: list[Settings] = []
         from alcove.server import serving
 
         monkeypatch.setattr(serving, "run", served.append)
@@ -229,6 +231,17 @@ class TestServe:
         [settings] = served
         shown = [getattr(settings, name) for name in ("host", "port", "base", "home", "database", "rung")]
         assert shown == ["::1", 0, place / "b", place / "h", "memory://", "none"]
+        assert settings.log == "text"
+
+    def test_json_is_for_the_log_as_well(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        from alcove.server import serving
+
+        served: list[Settings] = []
+        monkeypatch.setattr(serving, "run", served.append)
+        run("serve", "--json")
+        assert served[0].log == "json"
+        line = json.loads(serving.announcement("::1", 8080, served[0].log))
+        assert line == {"url": "http://[::1]:8080", "pid": os.getpid()}
 
     @pytest.mark.parametrize(
         ("flags", "exit_code", "said"),

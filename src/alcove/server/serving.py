@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import json
 import logging
+import os
 import resource
 import signal
 import socket
@@ -133,6 +135,12 @@ def check_reach(hub: Alcove) -> None:
     hub.require("network")
 
 
+def announcement(host: str, port: int, form: str) -> str:
+    """Return the line that says where the server listens: a JSON object where log lines are."""
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return json.dumps({"url": url, "pid": os.getpid()}) if form == "json" else f"Alcove listens on {url}"
+
+
 @final
 class _Server(uvicorn.Server):
     """uvicorn's server, with our start, our signals and our order of stopping."""
@@ -148,7 +156,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         assert sockets
         host, port = sockets[0].getsockname()[:2]
-        print(f"Alcove listens on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)  # noqa: T201
+        print(announcement(host, port, self._site.hub.settings.log), flush=True)  # noqa: T201
         hub = self._site.hub
         self._beside = [asyncio.create_task(work) for work in (_warm_up(hub), hub.dialogs.keep_time())]
 
