@@ -47,7 +47,7 @@ class Alcove:
         workspaces: Files of sessions; None when opened without.
         agents: Who can answer; `hub.agents.register` adds a function.
         runs: Executions of agents.
-        archive: Brings in what other programs kept.
+        archive: Exports sessions and imports them; brings in what other programs kept.
         workshop: What runs are prepared in; opens the sandbox.
     """
 
@@ -90,7 +90,7 @@ class Alcove:
             workspaces=workspaces,
             ttl_s=settings.session_ttl_s,
         )
-        self.archive = Archive(database, sessions=self.sessions, workspaces=workspaces)
+        self.archive = Archive(database, sessions=self.sessions, messages=self.messages, workspaces=workspaces)
 
     async def probe(self) -> None:
         """Write a row and wait until it is durable: raises the DatabaseError that a real write would get."""

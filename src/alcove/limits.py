@@ -83,6 +83,8 @@ REMOVE_PASSES: Final = 20  # a removed tree that fills again this often has a li
 
 # Imports.
 IMPORT_FILE_BYTES: Final = 256 * MIB  # one session file of another program, read whole; its history is ours in pieces
+ARCHIVE_SESSIONS: Final = 30_000  # sessions in one archive: three members each have to stay below ARCHIVE_NAMES
+ARCHIVE_LINE_BYTES: Final = 16 * MIB  # one message as JSON; what is a control character takes six bytes
 
 # Runs.
 CHAT_BYTES: Final = MIB  # one message to an agent

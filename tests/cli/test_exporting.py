@@ -6,6 +6,8 @@ import json
 import stat
 from pathlib import Path
 
+import pytest
+
 from cli.conftest import Run, either, loaded
 
 
@@ -47,3 +49,35 @@ def test_what_cannot_be_is_said(run: Run, place: Path) -> None:
     assert "nowhere/all.json cannot be written" in run("export", "nowhere/all.json", exit_code=1).stderr
     run("export", "all.json", "ben", exit_code=5)
     assert not (place / "all.json").exists()
+
+
+def test_an_archive_brings_sessions_to_another_installation(
+    run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("create", "--id", "ana", "--title", "A", "--metadata", "n=1")
+    run("create", "--id", "kid", "--parent", "ana")
+    run("create", "--id", "other")
+    (place / "note.txt").write_text("five5")
+    run("cp", "note.txt", "kid:")
+    result = run("export", "tree.alcove", "an")
+    assert (result.stdout, result.stderr.startswith("2 sessions, 0 messages, files of ")) == ("", True)
+    assert loaded(run("export", "all.alcove", "--json"))["sessions"] == ["ana", "other", "kid"]
+    (place / "second").mkdir()
+    monkeypatch.chdir(place / "second")
+    assert run("import", "../tree.alcove", "--dry-run").stdout == "ana\nkid\n"
+    assert not (place / "second" / ".alcove").exists()
+    assert run("import", "--json", "../tree.alcove").stdout
+    assert run("cat", "kid:note.txt").stdout == "five5"
+    again = run("import", "archive", "../tree.alcove")
+    assert (again.stdout, "2 present already" in again.stderr) == ("", True)
+    run("rm", "kid")
+    assert "in the trash" in run("import", "../tree.alcove", exit_code=3).stderr
+
+
+def test_what_is_no_archive_is_refused(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "x.alcove").write_text("mine")
+    assert "cannot be read" in run("import", "x.alcove", exit_code=2).stderr
+    assert "nowhere.alcove" in run("import", "nowhere.alcove", exit_code=2).stderr
+    monkeypatch.setenv("ALCOVE_URL", "http://127.0.0.1:1")
+    assert "ALCOVE_URL" in run("import", "x.alcove", exit_code=2).stderr
+    assert "where the sessions are" in run("export", "y.alcove", exit_code=2).stderr

@@ -1,4 +1,4 @@
-"""What an import did, as records."""
+"""What an import or an export did, as records."""
 
 from __future__ import annotations
 
@@ -41,3 +41,19 @@ class Imported(msgspec.Struct, kw_only=True):
     size_bytes: int = 0
     failed: list[Problem] = []
     notes: list[Problem] = []
+
+
+class Exported(msgspec.Struct, kw_only=True):
+    """The report of an export.
+
+    Attributes:
+        sessions: Those in the archive, parents first.
+        messages: Messages in it, hidden ones included.
+        workspaces: How many of the sessions had files.
+        size_bytes: Length of the archive.
+    """
+
+    sessions: list[str] = []
+    messages: int = 0
+    workspaces: int = 0
+    size_bytes: int = 0

@@ -1,16 +1,20 @@
-"""The transactions of imports: what exists already is not changed, and times are those of then."""
+"""The transactions of imports and exports: what exists already is not changed, and times are those of then."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from alcove.archive import dialogs
+from alcove.archive.lines import History, MessageLine, SessionLine, StepLine, TurnLine, micros_of
 from alcove.archive.rules import Dated
 from alcove.clock import Micros
 from alcove.database.op import Statement, Steps
+from alcove.errors import SessionNotFoundError, StaleSequenceError
 from alcove.messages import queries as messages
+from alcove.messages.model import Stored, Turn
 from alcove.sessions import queries as sessions
 from alcove.sessions.heads import take
-from alcove.sessions.model import NewSession
+from alcove.sessions.model import Changes, NewSession
 
 
 def create(now: Micros, new: NewSession, created_us: Micros) -> Steps[None]:
@@ -37,3 +41,90 @@ def append(now: Micros, session_id: str, history: Sequence[Dated], expected_seq:
 def settle(now: Micros, session_id: str, active_us: Micros) -> Steps[None]:
     """Say when the session was last active: it was not today."""
     yield Statement("UPDATE heads SET last_activity = ? WHERE session_id = ?", (active_us, session_id))
+
+
+def present(now: Micros) -> Steps[Micros]:
+    """Return the database's present."""
+    yield from ()
+    return now
+
+
+def turns(now: Micros, session_id: str, after: int, last: int, limit: int) -> Steps[list[Turn]]:
+    """Return turns after a number up to the last one, ascending."""
+    rows = yield Statement(
+        "SELECT number, status, run_id, opened_at, closed_at FROM turns "
+        "WHERE session_id = ? AND number > ? AND number <= ? ORDER BY number LIMIT ?",
+        (session_id, after, last, limit),
+    )
+    return [Turn(*row) for row in rows]
+
+
+def cleared(now: Micros, session_id: str) -> Steps[int]:
+    """Return the seq up to which a session was cleared."""
+    rows = yield Statement("SELECT cleared_seq FROM heads WHERE session_id = ?", (session_id,))
+    return rows[0][0] if rows else 0
+
+
+def add(
+    now: Micros,
+    session_id: str,
+    opened: Sequence[TurnLine],
+    said: Sequence[tuple[MessageLine, Stored]],
+    stepped: Sequence[StepLine],
+    kept: Mapping[tuple[str, int], str],
+) -> Steps[None]:
+    """Add turns, messages and steps of an archive, each where it stands there; what is there of the others stays.
+
+    `kept` has the ids of the definitions by name and number.
+
+    Raises:
+        StaleSequenceError: Somebody else has appended.
+        SessionBusyError, SessionNotFoundError: It cannot be appended to now.
+    """
+    last_seq, _ = yield from take(now, session_id, len(said), 0, None)
+    if said and said[0][0].seq != last_seq - len(said) + 1:
+        raise StaleSequenceError(
+            f"session {session_id} was appended to while it was imported",
+            field="archive",
+            remedy="purge it, and try again",
+        )
+    if opened:
+        yield Statement(
+            "INSERT INTO turns (session_id, number, status, run_id, opened_at, closed_at) "
+            "VALUES (?, ?, ?, '', ?, ?) ON CONFLICT (session_id, number) DO NOTHING",
+            [(session_id, t.turn, t.status, micros_of(t.opened_at), micros_of(t.closed_at)) for t in opened],
+            many=True,
+        )
+    if said:
+        yield Statement(
+            "INSERT INTO messages (session_id, seq, turn, role, format, content, detail, hidden, created_at) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (session_id, line.seq, line.turn, message.role, message.format, message.content, message.detail)
+                + (int(line.hidden), micros_of(line.created_at))
+                for line, message in said
+            ],
+            many=True,
+        )
+    if stepped:
+        yield dialogs.add(session_id, stepped, kept)
+
+
+def complete(now: Micros, new: NewSession, line: SessionLine, history: History) -> Steps[None]:
+    """Say that all of a session is here: it gets its own metadata, counts, times and TTL.
+
+    One that may expire has its idle time before it: it is not to go because it was away.
+    """
+    active = now if line.ttl_s else min(micros_of(line.last_activity), now)
+    rows = yield Statement(
+        "UPDATE heads SET message_count = ?, turn_count = ?, last_activity = ? WHERE session_id = ? AND trashed = 0 "
+        "RETURNING session_id",
+        (history.visible, line.turns, active, new.id),
+    )
+    if not rows:
+        raise SessionNotFoundError(f"session {new.id} went while it was imported", session_id=new.id)
+    if history.last_step:
+        yield dialogs.settle(new.id, history.last_step)
+    created = micros_of(line.created_at)
+    yield from sessions.replace_metadata(new.tenant, new.id, created, new.metadata_json, new.indexed)
+    yield from sessions.update(now, new.id, Changes(pinned=line.pinned, ttl_s=line.ttl_s), None)

@@ -1,16 +1,19 @@
-"""Imports, as callers use them."""
+"""Imports and exports, as callers use them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import tzinfo
 from pathlib import Path
 
+from alcove.archive.exporting import Exporting
+from alcove.archive.importing import Importing
 from alcove.archive.json_sessions import JsonSessions
-from alcove.archive.model import Imported
+from alcove.archive.model import Exported, Imported
 from alcove.archive.session_dirs import SessionDirs
 from alcove.database.op import Database
 from alcove.lifecycle.service import Lifecycle
+from alcove.messages.service import Messages
 from alcove.workspaces.service import Workspaces
 
 Progress = Callable[[int, int], None]
@@ -21,20 +24,80 @@ def _silent(done: int, of: int) -> None:
 
 
 class Archive:
-    """Brings in what other programs kept.
+    """Takes sessions out and brings them in: in an archive of Alcove's, or as other programs kept them.
 
     An import may be stopped anywhere and run again: it goes on, and adds nothing twice.
 
     Args:
         database: Where the rows are.
         sessions: Makes sessions, with their folders.
-        workspaces: Takes files; None for a hub without.
+        messages: Their histories.
+        workspaces: Has their files; None for a hub without.
     """
 
-    def __init__(self, database: Database, *, sessions: Lifecycle, workspaces: Workspaces | None) -> None:
+    def __init__(
+        self, database: Database, *, sessions: Lifecycle, messages: Messages, workspaces: Workspaces | None
+    ) -> None:
         self._database = database
         self._sessions = sessions
+        self._messages = messages
         self._workspaces = workspaces
+
+    async def export_archive(
+        self,
+        file: str | Path,
+        session_ids: Sequence[str] | None = None,
+        *,
+        replace: bool = False,
+        tenant: str = "default",
+        progress: Progress = _silent,
+    ) -> Exported:
+        """Write sessions to an archive: what was said, metadata, tree, dialogs and files.
+
+        Not in it are runs and their journals, homes (credentials may be there), and what is in the trash. It is no
+        snapshot: a session that goes on meanwhile is in it as far as it had come when the export began, its files as
+        they are found. The file is there whole, readable for its owner only, or not at all. See docs/archive.md.
+
+        Args:
+            file: Where to write; by custom `*.alcove`.
+            session_ids: Those and all below them; None for all.
+            replace: Replace a file that is there.
+            tenant: Whose sessions. An archive does not say so: whoever imports it says into which tenant.
+            progress: Is told the number of sessions done, and of all.
+
+        Raises:
+            SessionNotFoundError: There is no session of one of the ids.
+            AlreadyExistsError: There is such a file, and `replace` is false.
+            StorageError: The file cannot be written.
+            TooLargeError: More than `limits.ARCHIVE_SESSIONS`, or files past `limits.ARCHIVE_BYTES`.
+        """
+        work = Exporting(self._database, self._sessions, self._messages, self._workspaces, tenant)
+        return await work.run(file, session_ids, replace, progress)
+
+    async def import_archive(
+        self, file: str | Path, *, dry_run: bool = False, tenant: str = "default", progress: Progress = _silent
+    ) -> Imported:
+        """Read sessions back in from an archive: all of it, or nothing.
+
+        Ids, tree, metadata, histories with their times and hidden messages, dialogs and files are as they were. A
+        session whose parent is neither in the archive nor here becomes a root, and is noted; one with a TTL begins to
+        be idle now. One that is here already and says the same as far as the archive goes is left as it is, with its
+        files, so that importing twice is importing once. An import that was killed goes on when it is repeated; until
+        then its sessions have the metadata `importing`.
+
+        Args:
+            file: What `export_archive` wrote, or a stranger: nothing in it is believed.
+            dry_run: Read and check everything but the files, and write nothing.
+            tenant: Whose the sessions are from now on.
+            progress: Is told the bytes done, and of all; each is read twice.
+
+        Raises:
+            InvalidError: It is no archive, or a damaged one; nothing was changed.
+            ConflictError: A session, key or dialog of it is another one's here; nothing was changed.
+            DatabaseError, StorageError: What was imported is taken back, as far as that is possible.
+        """
+        work = Importing(self._database, self._sessions, self._messages, self._workspaces, tenant)
+        return await work.run(file, dry_run, progress)
 
     async def import_json_sessions(
         self,

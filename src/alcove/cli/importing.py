@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -24,12 +23,40 @@ _folder = click.argument("folder", metavar="DIR", type=click.Path(exists=False))
 _SHOWN: Final = 50  # problems of each kind shown to a person; --json has all
 
 
-@click.group("import", short_help="Import what other programs kept: json-sessions, session-dirs.")
+class _Importing(click.Group):
+    """`alcove import FILE.alcove` is short for `alcove import archive FILE.alcove`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the word in that was left out."""
+        if any(word.endswith(".alcove") for word in args) and not self.commands.keys() & {*args}:
+            args = ["archive", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group("import", cls=_Importing, short_help="Import FILE.alcove, or what other programs kept.")
 def importing() -> None:
-    """Import what other programs kept.
+    """Import an archive, FILE.alcove, or what other programs kept.
 
     What is imported is only read. An import may be stopped anywhere and run again: it goes on, and adds nothing twice.
     """
+
+
+@importing.command("archive", short_help="Import what `alcove export FILE.alcove` wrote.")
+@click.argument("file", metavar="FILE.alcove")
+@_dry_run
+@options.json
+@installation.blocking
+async def archive(file: str, dry_run: bool, as_json: bool) -> None:
+    """Import what `alcove export FILE.alcove` wrote: all of it, or nothing.
+
+    Ids, tree, metadata, histories, dialogs and files are as they were. A session that is here already and says the same
+    is left as it is; one that says something else ends the import with exit code 3, before anything was written.
+    """
+    await _import(
+        lambda archive, progress: archive.import_archive(file, dry_run=dry_run, progress=progress),
+        dry_run=dry_run,
+        as_json=as_json,
+    )
 
 
 @importing.command("json-sessions", short_help="Import sessions that were kept as one JSON file each.")
@@ -75,7 +102,7 @@ async def session_dirs(folder: str, app: str, dry_run: bool, as_json: bool) -> N
 
 async def _import(work: Callable[[Archive, Progress], Awaitable[Imported]], *, dry_run: bool, as_json: bool) -> None:
     async with _opened(dry_run=dry_run) as hub:
-        with _progress() as progress:
+        with output.progress_of("importing") as progress:
             report = await work(hub.archive, progress)
     if as_json:
         output.write_json(msgspec.to_builtins(report))
@@ -88,6 +115,8 @@ async def _import(work: Callable[[Archive, Progress], Awaitable[Imported]], *, d
 @asynccontextmanager
 async def _opened(*, dry_run: bool) -> AsyncGenerator[Alcove]:
     """Open the installation here. A dry run makes none where there is none: an empty one will do."""
+    if options.server_named()[0]:
+        raise click.UsageError("imports go to the installation here: leave out ALCOVE_URL, and do it where that is")
     found = installation.settings()
     if not dry_run or installation.exists(found):
         async with installation.opened_here(start=True) as hub:
@@ -116,21 +145,6 @@ def _write(report: Imported) -> None:
         f"{len(report.failed)} not imported",
     ]
     output.note(", ".join(parts))
-
-
-@contextmanager
-def _progress() -> Generator[Progress]:
-    """Show how far it is, where somebody watches."""
-    if output.terminal_columns() is None:
-        yield lambda done, of: None
-        return
-    with click.progressbar(length=1, label="importing", file=sys.stderr) as bar:
-
-        def show(done: int, of: int) -> None:
-            bar.length = max(of, 1)
-            bar.update(max(done, 1 if not of else 0) - bar.pos)
-
-        yield show
 
 
 def _zone(name: str | None) -> ZoneInfo | None:

@@ -220,6 +220,21 @@ def progress(label: str, total: int) -> Generator[Callable[[int], None]]:
         yield bar.update
 
 
+@contextmanager
+def progress_of(label: str) -> Generator[Callable[[int, int], None]]:
+    """The same for a work that says itself how much is done, and of how much."""
+    if not sys.stderr.isatty():
+        yield lambda _, __: None
+        return
+    with click.progressbar(length=1, label=label, file=sys.stderr) as bar:
+
+        def show(done: int, of: int) -> None:
+            bar.length = max(of, 1)
+            bar.update(max(done, 1 if not of else 0) - bar.pos)
+
+        yield show
+
+
 def note(text: str) -> None:
     """Say something beside the result."""
     click.echo(visible(text), err=True)

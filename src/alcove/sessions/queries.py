@@ -308,6 +308,13 @@ def _merge_metadata(tenant: str, session_id: str, created: Micros, old: str, cha
         else:
             merged[name] = value
     text, indexed = encode_metadata(merged)
+    yield from replace_metadata(tenant, session_id, created, text, indexed)
+
+
+def replace_metadata(
+    tenant: str, session_id: str, created: Micros, text: str, indexed: tuple[tuple[str, str], ...]
+) -> Steps[None]:
+    """Give a session other metadata, encoded by `encode_metadata`."""
     yield Statement("UPDATE sessions SET metadata = ? WHERE id = ?", (text, session_id))
     yield Statement("DELETE FROM session_metadata WHERE session_id = ?", (session_id,))
     yield from _index_metadata(tenant, session_id, created, indexed)

@@ -71,7 +71,28 @@ class Alcove:
     ) -> None: ...
 
 class Archive:
-    """Brings in what other programs kept."""
+    """Takes sessions out and brings them in: in an archive of Alcove's, or as other programs kept them."""
+    def export_archive(
+        self,
+        file: str | _pathlib.Path,
+        session_ids: _collections_abc.Sequence[str] | None = None,
+        *,
+        replace: bool = False,
+        tenant: str = "default",
+        progress: _alcove_archive_service.Progress = ...,
+    ) -> _alcove_archive_model.Exported:
+        """Write sessions to an archive: what was said, metadata, tree, dialogs and files."""
+
+    def import_archive(
+        self,
+        file: str | _pathlib.Path,
+        *,
+        dry_run: bool = False,
+        tenant: str = "default",
+        progress: _alcove_archive_service.Progress = ...,
+    ) -> _alcove_archive_model.Imported:
+        """Read sessions back in from an archive: all of it, or nothing."""
+
     def import_json_sessions(
         self,
         folder: str | _pathlib.Path,
