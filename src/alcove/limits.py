@@ -111,6 +111,20 @@ RUN_FILE_BYTES: Final = 16 * 1024 * MIB  # one file; stops a runaway log
 RUN_TMP_BYTES: Final = 512 * MIB  # the private /tmp of `userns`, which is memory
 RUN_SHM_BYTES: Final = 256 * MIB  # the private /dev/shm of `userns`
 
+# Grants.
+GRANT_BYTES: Final = 8 * MIB  # canonical JSON: 100,000 resources with long ids; more is a type of its own, not a list
+GRANT_OPERATIONS: Final = 64  # of one resource
+GRANT_PATHS: Final = 256  # paths of one kind, and hosts: each path is a mount or a rule of the kernel
+LABELS: Final = 64  # of a run, and facts in the context of its state
+LABEL_CHARS: Final = 1024  # the value of one
+CUT_ITEMS: Final = 50  # rights named of those that one bound cut off; the rest is counted
+RUN_DEPTH: Final = 32  # runs above one: each is looked at when a decision is made anew
+RUN_TREE: Final = 10_000  # runs of one tree that are looked through when a grant is withdrawn
+GRANTS_KNOWN: Final = 10_000  # runs whose rights are in memory; the one that came first is looked up anew
+GRANTS_KNOWN_RESOURCES: Final = 1_000_000  # of them all together: about 200 MB
+CHECKS: Final = 1000  # decisions in one request
+REASON_CHARS: Final = 1024  # why a grant was revoked or narrowed
+
 # Keys.
 KEY_RATE: Final = 1_000_000  # requests a second that may be asked for: more than any server answers
 USER_KEY_RATE: Final = 50  # of a user's key by default: no person is faster, and no script of one takes all
@@ -135,6 +149,7 @@ DISK_FREE_BYTES: Final = 64 * MIB  # less than this on a disk of ours, and the s
 REQUEST_ID_CHARS: Final = 128
 
 # Database.
+LOOK_S: Final = 1  # a read for which a thread waits: whoever asks has to answer somebody
 GROUP_COMMIT_OPERATIONS: Final = 128  # operations in one commit: past this latency grows and throughput does not
 WRITE_QUEUE: Final = 10_000  # operations waiting for the writer; more are refused, so that memory is bounded
 BUSY_TIMEOUT_S: Final = 30

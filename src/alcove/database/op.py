@@ -61,6 +61,15 @@ class Database(ABC):
         """Run an operation that only reads, on one consistent picture of the rows."""
 
     @abstractmethod
+    def read_now(self, operation: Operation[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run an operation that only reads, while the calling thread waits: for one short look by key.
+
+        Raises:
+            DatabaseError: It did not answer within about `limits.LOOK_S`, or could not.
+            ClosedError: The database was closed, or opened before a fork.
+        """
+
+    @abstractmethod
     async def durability(self) -> str:
         """Return the settings in force, asked of the connection that writes."""
 

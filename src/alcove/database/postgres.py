@@ -22,6 +22,7 @@ from alcove import limits
 from alcove.clock import Micros
 from alcove.database.op import Database, Operation, P, Rows, Statement, Steps, T
 from alcove.database.postgres_errors import is_transient, outcome_unknown, translated
+from alcove.database.postgres_looks import Looks
 from alcove.errors import ClosedError, ConfigurationError
 
 R = TypeVar("R")
@@ -71,17 +72,30 @@ async def open_postgres(url: str) -> Database:
         open=False,
     )
     await pool.open()
-    return PostgresDatabase(pool)
+    return PostgresDatabase(pool, Looks(lambda: _connect(url), _look))
 
 
 async def _configure(connection: _Connection) -> None:
     """Make a new connection durable, impatient and able to hold any text."""
-    connection.adapters.register_dumper(str, _TextDumper)
-    connection.adapters.register_loader("text", _TextLoader)
+    _adapt(connection)
     await connection.execute(
         "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
     )
     await connection.execute("SELECT set_config('lock_timeout', %s, false)", (str(limits.BUSY_TIMEOUT_S * 1000),))
+
+
+def _connect(url: str) -> psycopg.Connection[Any]:
+    """Return a connection for `Looks`, which waits no longer than a look may take."""
+    connection = psycopg.connect(
+        url, autocommit=True, connect_timeout=2 * limits.LOOK_S, tcp_user_timeout=1000 * limits.LOOK_S
+    )
+    _adapt(connection)
+    return connection
+
+
+def _adapt(connection: psycopg.Connection[Any] | _Connection) -> None:
+    connection.adapters.register_dumper(str, _TextDumper)
+    connection.adapters.register_loader("text", _TextLoader)
 
 
 def escape(text: str) -> str:
@@ -121,11 +135,13 @@ class PostgresDatabase(Database):
 
     Args:
         pool: Open, its connections in autocommit mode; closed with this.
+        looks: Reads for which a thread waits.
     """
 
-    def __init__(self, pool: AsyncConnectionPool[_Connection]) -> None:
+    def __init__(self, pool: AsyncConnectionPool[_Connection], looks: Looks) -> None:
         self.kind = "postgres"
         self._pool = pool
+        self._looks = looks
         self._pid = os.getpid()
         self._closed = False
         self._accepted: set[asyncio.Task[Any]] = set()
@@ -136,6 +152,13 @@ class PostgresDatabase(Database):
     async def read(self, operation: Operation[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._accept(_READ, lambda now: operation(now, *args, **kwargs))
 
+    def read_now(self, operation: Operation[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        self._check_open()
+        try:
+            return self._looks.look(lambda now: operation(now, *args, **kwargs))
+        except (psycopg.Error, UnicodeEncodeError) as error:
+            raise translated(error) from error
+
     async def durability(self) -> str:
         return await self.write(_durability)
 
@@ -145,13 +168,17 @@ class PostgresDatabase(Database):
         self._closed = True
         if self._accepted:
             await asyncio.wait(self._accepted)
+        self._looks.close()
         await self._pool.close()
 
-    async def _accept(self, begin: bytes, begun: Callable[[Micros], Steps[R]]) -> R:
+    def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("the database has been closed", remedy="open it again")
         if os.getpid() != self._pid:
             raise ClosedError("the database was opened before a fork", remedy="open it in the process that uses it")
+
+    async def _accept(self, begin: bytes, begun: Callable[[Micros], Steps[R]]) -> R:
+        self._check_open()
         picked_up = asyncio.Event()
         task = asyncio.create_task(self._run(begin, begun, picked_up))
         self._accepted.add(task)
@@ -203,6 +230,25 @@ async def _transact(connection: _Connection, begin: bytes, begun: Callable[[Micr
     except psycopg.OperationalError as error:
         raise (outcome_unknown() if connection.broken else translated(error)) from error
     return result
+
+
+def _look(connection: psycopg.Connection[Any], begun: Callable[[Micros], Steps[Any]]) -> Any:
+    """Run an operation that only reads on a connection of `Looks`."""
+    cursor = connection.cursor()
+    cursor.execute(_READ)
+    try:
+        cursor.nextset()
+        [now] = cursor.fetchone() or (0,)
+        steps = begun(now)
+        statement = next(steps)
+        while True:
+            cursor.execute(translated_sql(statement.sql), statement.values)
+            statement = steps.send(cursor.fetchall())
+    except StopIteration as end:
+        return end.value
+    finally:
+        if not connection.broken:
+            cursor.execute(b"ROLLBACK")
 
 
 async def _execute(cursor: psycopg.AsyncCursor[TupleRow], statement: Statement) -> Rows:

@@ -62,7 +62,12 @@ class SqliteDatabase(Database):
     async def read(self, operation: Operation[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         if self.kind == "memory":
             return await self.write(operation, *args, **kwargs)
+        return self.read_now(operation, *args, **kwargs)
+
+    def read_now(self, operation: Operation[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         self._check_open()
+        if self.kind == "memory":
+            return self._writer.look(operation(self._clock.now(), *args, **kwargs))
         reader = None
         try:
             reader = self._readers.pop() if self._readers else self._reader()

@@ -87,6 +87,18 @@ class Writer:
         if self._flushing is not loop:
             loop.call_soon(self._round, loop)
 
+    def look(self, steps: Steps[T]) -> T:
+        """Run an operation that only reads between two groups, while the caller waits."""
+        with self._turn:
+            try:
+                self._connection.execute("BEGIN")
+                return drive(self._connection, steps)
+            except DRIVER_ERRORS as error:
+                raise self._meaning(error) from error
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+
     async def close(self) -> None:
         """Finish every job that was submitted, then close the connection."""
         for loop in list(self._pending):

@@ -114,6 +114,20 @@ class DriverContract:
             await database.write(put, f"{i:02}", "v")
             assert len(await database.read(everything)) == i + 1
 
+    async def test_a_thread_that_waits_reads_all_that_was_acknowledged(self, database: Database) -> None:
+        rows: Rows = []
+        for i in range(5):
+            await database.write(put, f"{i:02}", "v\x00")
+            rows = database.read_now(everything)
+            assert rows == await database.read(everything)
+            assert len(rows) == i + 1
+        assert await asyncio.to_thread(database.read_now, everything) == rows
+        with pytest.raises(DatabaseError):
+            database.read_now(_wrong)
+        with pytest.raises(ZeroDivisionError):
+            database.read_now(_divided)
+        assert database.read_now(everything) == rows
+
     async def test_close_drains_what_was_accepted(self, database: Database) -> None:
         first = asyncio.Event()
 
@@ -135,6 +149,8 @@ class DriverContract:
                 await call(everything)
         with pytest.raises(ClosedError):
             await database.durability()
+        with pytest.raises(ClosedError):
+            database.read_now(everything)
 
     async def test_use_after_fork_is_an_error_by_name(
         self, database: Database, monkeypatch: pytest.MonkeyPatch
@@ -196,6 +212,11 @@ def everything(now: Micros) -> Steps[Rows]:
 def _now(now: Micros) -> Steps[Micros]:
     yield Statement("SELECT 1")
     return now
+
+
+def _divided(now: Micros) -> Steps[int]:
+    yield Statement("SELECT 1")
+    return 1 // 0
 
 
 def _wrong(now: Micros) -> Steps[Rows]:
