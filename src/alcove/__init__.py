@@ -50,6 +50,9 @@ if TYPE_CHECKING:
     from alcove.events.model import Event as Event
     from alcove.hub import Alcove as Alcove, open as open  # noqa: A004 - `alcove.open` is the name that a newcomer guesses
     from alcove.messages.model import Draft as Draft, Message as Message
+    from alcove.rights.model import Rights as Rights
+    from alcove.rights.writing import bound as bound
+    from alcove.runs.grants import ask as ask
     from alcove.runs.model import Run as Run
     from alcove.sessions.model import Session as Session
     from alcove.workspaces.model import Condition as Condition, File as File
@@ -87,6 +90,7 @@ __all__ = [
     "NotFoundError",
     "NotPermittedError",
     "RateLimitedError",
+    "Rights",
     "Run",
     "RunNotFoundError",
     "SandboxError",
@@ -102,6 +106,8 @@ __all__ = [
     "UnauthorizedError",
     "VersionMismatchError",
     "__version__",
+    "ask",
+    "bound",
     "open",
 ]
 
@@ -113,8 +119,11 @@ _PLACES = {
     "Event": "alcove.events.model",
     "File": "alcove.workspaces.model",
     "Message": "alcove.messages.model",
+    "Rights": "alcove.rights.model",
     "Run": "alcove.runs.model",
     "Session": "alcove.sessions.model",
+    "ask": "alcove.runs.grants",
+    "bound": "alcove.rights.writing",
     "open": "alcove.hub",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Collection
 
 from alcove.errors import InvalidError
 from alcove.limits import ID_CHARS
@@ -63,3 +64,17 @@ def name(value: str, *, field: str, empty: bool = False) -> str:
             f"{field} has a control character or a lone surrogate", field=field, remedy="remove the character"
         )
     return value
+
+
+def names(values: Collection[str], *, field: str) -> None:
+    """Let many names pass that callers chose, at a fraction of what `name` takes for each.
+
+    Raises:
+        InvalidError: One of them is no name; `field` and the name say which.
+    """
+    if not values or (
+        min(map(len, values)) and max(map(len, values)) <= ID_CHARS and not _CONTROL.search("".join(values))
+    ):
+        return
+    for value in values:
+        name(value, field=field)

@@ -24,11 +24,11 @@ def test_a_message_goes_to_standard_input_and_the_program_by_its_absolute_path(
     assert invocation.argv == (program, "chat", "two words")
     assert invocation.stdin == "-rf 中".encode()
     assert (invocation.network, invocation.timeout_s, invocation.env) == ("none", 300, {})
-    assert invocation.read == (program,)
+    assert (invocation.read, invocation.needs) == ((), (program,))
 
 
 def test_a_program_of_the_system_needs_no_path_of_its_own(command_agent: MakeAgent) -> None:
-    assert command_agent(command=["bash"]).invocation(Prompt(message="")).read == ()
+    assert command_agent(command=["bash"]).invocation(Prompt(message="")).needs == ()
 
 
 @pytest.mark.parametrize("message", ["--version", "-", "--", "$(id)", "a\nb"])

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import sys
 from typing import Any
@@ -36,7 +37,8 @@ async def _obey(hub: Any, name: str, *arguments: str) -> Any:
         return (await hub.sessions.create()).id
     if name == "delete":
         return msgspec.to_builtins(await hub.sessions.delete(*arguments, purge=True))
-    return msgspec.to_builtins(await getattr(hub.runs, name)(*arguments))
+    answer = getattr(hub.runs, name)(*arguments)
+    return msgspec.to_builtins(await answer if inspect.isawaitable(answer) else answer)
 
 
 if __name__ == "__main__":

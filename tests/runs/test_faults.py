@@ -21,7 +21,7 @@ from alcove.testing.faults import FaultError, failing
 from alcove.testing.rows import execute
 from alcove.workspaces.model import Usage
 
-TABLES = ("heads", "turns", "messages", "runs", "events", "idempotency", "workspaces")
+TABLES = ("heads", "turns", "messages", "runs", "events", "idempotency", "workspaces", "grants")
 
 
 async def test_a_transaction_that_fails_at_any_statement_changes_nothing(database: Database) -> None:
@@ -69,5 +69,15 @@ async def _whatever_fails(database: Database, operation: Callable[..., Any], *ar
 
 def _new(run_id: str, session_id: str) -> NewRun:
     return NewRun(
-        id=run_id, session_id=session_id, agent="shell", holder="holder", authority_json="{}", digest="digest"
+        id=run_id,
+        session_id=session_id,
+        agent="shell",
+        holder="holder",
+        tenant="default",
+        user_id="",
+        parent_run="",
+        root_run=run_id,
+        grant_json="{}",
+        cuts_json="[]",
+        digest="digest",
     )

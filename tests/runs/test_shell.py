@@ -15,6 +15,7 @@ from alcove.errors import InvalidError, TooLargeError
 from alcove.hub import Alcove
 from alcove.lifecycle.service import Handle
 from alcove.settings import load
+from alcove.testing.rows import execute
 from runs.world import output
 
 CANARY = "a-value-of-the-server"
@@ -188,10 +189,10 @@ async def test_a_time_out_has_bounds(hub: Alcove, session: Handle, timeout_s: fl
 
 async def test_what_a_run_may_touch_is_frozen_with_its_digest(hub: Alcove, session: Handle, folder: Path) -> None:
     run = (await session.chat("true")).run
-    authority = json.loads(run.authority_json)
-    assert run.digest == hashlib.sha256(run.authority_json.encode()).hexdigest()
-    assert authority["network"] == "none"
-    assert authority["write"][0] == str(folder / session.id)
+    [[body]] = await execute(hub.database, "SELECT body FROM grants WHERE run_id = ?", run.id)
+    assert run.digest == hashlib.sha256(body.encode()).hexdigest()
+    grant = (await hub.runs.grant(run.id)).grant
+    assert (grant.network, grant.own[0]) == ("none", str(folder / session.id))
     assert run.rung in {"userns", "bwrap", "landlock"}
     assert json.loads(run.guarantees_json)["file_read"] is True
 

@@ -30,8 +30,8 @@ def test_every_route_has_a_permission_a_description_and_a_line_in_the_docs(route
     assert f"`{route.method} {shown}`" in (DOCS / "http.md").read_text()
 
 
-def test_a_run_may_only_read() -> None:
-    assert {route.method for route in ROUTES if route.run} == {"GET"}
+def test_a_run_may_only_read_and_ask_what_it_may() -> None:
+    assert {route.permission for route in ROUTES if route.run and route.method != "GET"} == {"runs.authorize"}
     for route in ROUTES:
         if route.run:
             assert "session_id" in route.parameters or "run_id" in route.parameters

@@ -41,8 +41,9 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
         argv: Absolute path of the program, then its arguments.
         stdin: All that it reads; then end of file.
         env: Variables added to those that every run has.
-        network: What it may reach.
-        read: Absolute paths that it may read besides the default ones.
+        network: What it may reach at most.
+        read: Further absolute paths that it may read at most.
+        needs: Absolute paths that have to be readable for it to start at all: the program itself.
         nest: Whether it may put a sandbox of its own inside ours.
         timeout_s: Wall time after which it is ended.
     """
@@ -52,6 +53,7 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
     env: Mapping[str, str]
     network: Network
     read: tuple[str, ...]
+    needs: tuple[str, ...]
     nest: bool
     timeout_s: int
 

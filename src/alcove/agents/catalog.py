@@ -15,6 +15,7 @@ from alcove.agents.base import AgentInfo
 from alcove.agents.command import CommandAgent, CommandTable
 from alcove.agents.function import Function, FunctionAgent
 from alcove.errors import AgentNotFoundError, AlreadyExistsError, ConfigurationError
+from alcove.rights.model import Rights
 from alcove.settings import Table, nearest
 
 Agent: TypeAlias = CommandAgent | FunctionAgent
@@ -71,8 +72,15 @@ class Catalog:
             )
         return agent
 
-    def register(self, name: str, function: Function, *, description: str = "") -> None:
+    def register(self, name: str, function: Function, *, description: str = "", declared: Rights | None = None) -> None:
         """Add a function agent. It is trusted code in this process, and runs there.
+
+        Args:
+            name: What it is called.
+            function: What answers.
+            description: One sentence.
+            declared: What its runs may be granted at most (`alcove.bound`); by default the network of this process,
+                and whatever else a caller asks for.
 
         Raises:
             AlreadyExistsError: An agent has that name.
@@ -80,7 +88,7 @@ class Catalog:
         """
         if _checked(name) in self._agents:
             raise AlreadyExistsError(f"there is an agent {name!r} already", field="name", remedy="choose another name")
-        self._agents[name] = FunctionAgent(name, function, description=description)
+        self._agents[name] = FunctionAgent(name, function, description=description, declared=declared)
 
     def describe(self) -> list[AgentInfo]:
         """Return every agent, by name; programs are looked for, not run."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, Literal, final
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from alcove import limits
 from alcove.agents.base import AgentInfo, Invocation, Line, Network, Prompt
@@ -19,6 +20,8 @@ from alcove.agents.transcript import Transcript
 from alcove.durations import duration_s
 from alcove.errors import AgentUnavailableError, ConfigurationError, InvalidError, TooLargeError
 from alcove.patterns import may_explode
+from alcove.rights.model import Rights
+from alcove.rights.writing import bound
 from alcove.settings import absolute
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -52,6 +55,10 @@ class CommandTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         env: Fixed variables, none of them secret.
         credentials: Names of variables copied from the server's environment.
         read: Further paths that it may read.
+        write: Further paths that it may write.
+        resources: What its runs may be granted at most, per type: ids, or ids with operations; `*` for any.
+        storage: The same for storage, `plugin` and `workspace`.
+        state: The same for scopes of state.
         inner_sandbox: Whether the program may put a sandbox of its own inside ours.
         check: A command that succeeds where the program works, such as `q --version`.
     """
@@ -75,6 +82,10 @@ class CommandTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     env: dict[str, str] = {}
     credentials: list[str] = []
     read: list[str] = []
+    write: list[str] = []
+    resources: dict[str, list[str] | dict[str, list[str]]] | UnsetType = UNSET
+    storage: list[str] | UnsetType = UNSET
+    state: list[str] | UnsetType = UNSET
     inner_sandbox: Literal["off", "nest"] = "off"
     check: str | list[str] = []
 
@@ -88,6 +99,7 @@ class CommandAgent:
         description: One sentence.
         history_rounds: Rounds of history that it wants in a `Prompt`.
         timeout_s: Wall time of a run.
+        declared: What its runs may be granted at most.
     """
 
     kind: Final = "command"
@@ -118,7 +130,8 @@ class CommandAgent:
         self._check_variables()
         if table.preamble.count("{history}") != 1:
             raise self._refusal("preamble", "has no single {history} in it", "write {history} once")
-        self._read = [str(absolute(path, folder, environ)) for path in table.read]
+        self._read = tuple(str(absolute(path, folder, environ)) for path in table.read)
+        self.declared = self._rights()
 
     def invocation(self, prompt: Prompt) -> Invocation:
         """Return how to run the program on a message.
@@ -191,7 +204,8 @@ class CommandAgent:
             stdin=stdin.encode(),
             env={**self._table.env, **credentials},
             network=self._table.network,
-            read=(*self._read, *sorted(path for path in files if not path.startswith(_SYSTEM_FOLDERS))),
+            read=self._read,
+            needs=tuple(sorted(path for path in files if not path.startswith(_SYSTEM_FOLDERS))),
             nest=self._table.inner_sandbox == "nest",
             timeout_s=timeout_s,
         )
@@ -270,6 +284,20 @@ class CommandAgent:
         return ConfigurationError(
             f"[agents.{self.name}] {key}: {problem}", field=f"agents.{self.name}.{key}", remedy=remedy
         )
+
+    def _rights(self) -> Rights:
+        table = self._table
+        try:
+            return bound(
+                resources=table.resources,
+                storage=table.storage,
+                read=self._read,
+                write=[str(absolute(path, self._folder, self._environ)) for path in table.write],
+                network=table.network,
+                state=table.state,
+            )
+        except InvalidError as error:
+            raise self._refusal(error.field, error.message, error.remedy) from error
 
     def _argv(self, key: str, command: str | list[str]) -> list[str]:
         try:

@@ -12,6 +12,7 @@ from alcove import limits
 from alcove.agents.base import AgentContext, AgentInfo
 from alcove.agents.transcript import Transcript
 from alcove.errors import InvalidError
+from alcove.rights.model import Rights
 
 Answer: TypeAlias = str | AsyncIterator[str]
 Function: TypeAlias = Callable[[AgentContext], Answer | Awaitable[Answer]]
@@ -23,10 +24,12 @@ class FunctionAgent:
 
     kind: Final = "function"
 
-    def __init__(self, name: str, function: Function, *, description: str = "") -> None:
+    def __init__(self, name: str, function: Function, *, description: str = "", declared: Rights | None = None) -> None:
         self.name = name
         self.description = description
         self.timeout_s = limits.RUN_TIMEOUT_S
+        # The kernel holds nothing of a function: what is declared is what checks answer by.
+        self.declared = declared or Rights(network="host")
         self._function = function
 
     async def answer(self, context: AgentContext) -> str:

@@ -223,7 +223,6 @@ class RunAnswer(msgspec.Struct, kw_only=True):
             epoch=0,
             holder="",
             tree="",
-            authority_json="{}",
             digest=self.digest,
             rung=self.rung,
             guarantees_json="{}",

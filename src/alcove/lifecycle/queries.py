@@ -10,8 +10,14 @@ from alcove.database.op import Statement, Steps
 _SMALL = (
     "DELETE FROM session_metadata WHERE session_id = ?",
     "DELETE FROM session_keys WHERE session_id = ?",
+    "DELETE FROM ceilings WHERE session_id = ?",
     "DELETE FROM heads WHERE session_id = ?",
     "DELETE FROM sessions WHERE id = ?",
+)
+_OF_RUN = (
+    "DELETE FROM grant_changes WHERE run_id = ?",
+    "DELETE FROM grants WHERE run_id = ?",
+    "DELETE FROM runs WHERE id = ?",
 )
 
 
@@ -45,7 +51,8 @@ def purge(now: Micros, session_id: str, limit: int) -> Steps[Gone]:
         [(run_id,)] = runs
         events = yield from _some("events", "run_id", run_id, "n", limit)
         if events < limit:
-            yield Statement("DELETE FROM runs WHERE id = ?", (run_id,))
+            for sql in _OF_RUN:
+                yield Statement(sql, (run_id,))
         return Gone(0, events, more=True)
     for sql in _SMALL:
         yield Statement(sql, (session_id,))

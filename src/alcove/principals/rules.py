@@ -17,12 +17,17 @@ _RANKS: Final = {Role.ADMIN: 3, Role.SERVICE: 2, Role.USER: 1}
 
 LEAST: Final[dict[str, Role]] = {
     "agents.read": Role.USER,
+    # Whoever bounds what an agent may do, or asks what a run may, stands for the program behind it.
+    "ceilings.read": Role.SERVICE,
+    "ceilings.write": Role.SERVICE,
     "dialogs.read": Role.USER,
     # An event brings messages and slots as the bot words them, as `messages.append` does.
     "dialogs.write": Role.SERVICE,
     "files.delete": Role.USER,
     "files.read": Role.USER,
     "files.write": Role.USER,
+    "grants.read": Role.SERVICE,
+    "grants.withdraw": Role.SERVICE,
     "isolation.read": Role.SERVICE,
     "keys.create": Role.ADMIN,
     "keys.read": Role.ADMIN,
@@ -32,6 +37,7 @@ LEAST: Final[dict[str, Role]] = {
     "messages.delete": Role.USER,
     "messages.read": Role.USER,
     "metrics.read": Role.ADMIN,
+    "runs.authorize": Role.SERVICE,
     "runs.cancel": Role.USER,
     "runs.read": Role.USER,
     "runs.start": Role.USER,

@@ -57,7 +57,7 @@ async def _run(
     """Run a check and return why it failed, `''` when it succeeded."""
     name = ids.new_id()
     folder = RunFolder(home, name)
-    readable = (*read, *invocation.read)
+    readable = (*read, *invocation.read, *invocation.needs)
     env = environment(
         environ, invocation.env, session_id=name, run_id=name, home=folder.tmp, folder=folder, readable=readable
     )

@@ -42,11 +42,14 @@ class Run(msgspec.Struct, frozen=True):
         epoch: The session's epoch while it held the lease.
         holder: The process that looks after it.
         tree: The tree of processes that it started, `''` for none.
-        authority_json: What it may touch: canonical JSON, frozen when it started.
-        digest: SHA-256 of that, in hex.
+        digest: SHA-256, in hex, of its grant: what it may do, frozen when it started (`Runs.grant`).
         rung: The sandbox that it ran in, `''` until it started, `in-process` for a function.
         guarantees_json: What that rung was proven to guarantee on this machine.
         ended_us: 0 while it runs.
+        tenant: Whose it is.
+        user_id: Which user's, `''` for nobody's.
+        parent_run: The run that handed its rights on, `''` for none.
+        root_run: The run at the top of its tree; its own id for one without a parent.
         replayed: Whether it was started by an earlier call with the same idempotency key.
     """
 
@@ -61,12 +64,15 @@ class Run(msgspec.Struct, frozen=True):
     epoch: int
     holder: str
     tree: str
-    authority_json: str
     digest: str
     rung: str
     guarantees_json: str
     created_us: Micros
     ended_us: Micros
+    tenant: str = "default"
+    user_id: str = ""
+    parent_run: str = ""
+    root_run: str = ""
     replayed: bool = False
 
     @property
@@ -102,7 +108,12 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     session_id: str
     agent: str
     holder: str
-    authority_json: str
+    tenant: str
+    user_id: str
+    parent_run: str
+    root_run: str
+    grant_json: str
+    cuts_json: str
     digest: str
 
 

@@ -14,6 +14,7 @@ from alcove.events.model import FINISHED, NewEvent
 from alcove.messages import queries as messages
 from alcove.messages.model import Stored
 from alcove.pages import decode_cursor, encode_cursor
+from alcove.runs import grant_queries
 from alcove.runs.model import TURN_ENDS, Ending, NewRun, Run, RunPage, RunStatus
 from alcove.sessions import heads
 from alcove.sessions.heads import Fence
@@ -22,8 +23,8 @@ from alcove.workspaces import queries as workspaces
 from alcove.workspaces.model import Usage
 
 _COLUMNS = (
-    "id, session_id, turn, agent, status, exit_code, error, answer_seq, epoch, holder, tree, authority, digest, "
-    "rung, guarantees, created_at, ended_at"
+    "id, session_id, turn, agent, status, exit_code, error, answer_seq, epoch, holder, tree, digest, "
+    "rung, guarantees, created_at, ended_at, tenant, user_id, parent_run, root_run"
 )
 LEASE: Micros = limits.LEASE_S * SECOND
 
@@ -51,7 +52,7 @@ class Started(msgspec.Struct, frozen=True):
 
 
 def start(now: Micros, new: NewRun, message: Stored, request: Once | None) -> Steps[Started]:
-    """Take the lease, open a turn, append the user's message, freeze the authority and record the run: all or nothing.
+    """Take the lease, open a turn, append the user's message, freeze the grant and record the run: all or nothing.
 
     A run that has lost its lease is marked lost here. Its processes are ended next, and until then this run's row names
     them, so that whoever has to take over from this one ends them.
@@ -66,10 +67,11 @@ def start(now: Micros, new: NewRun, message: Stored, request: Once | None) -> St
     yield messages.insert(now, new.session_id, seq, [turn], [message])
     yield Statement(
         f"INSERT INTO runs ({_COLUMNS}, cancelling) "
-        "VALUES (?, ?, ?, ?, 'running', NULL, '', 0, ?, ?, ?, ?, ?, '', '', ?, 0, 0)",
-        (new.id, new.session_id, turn, new.agent, fence.epoch, new.holder, lost.tree if lost else "")
-        + (new.authority_json, new.digest, now),
+        "VALUES (?, ?, ?, ?, 'running', NULL, '', 0, ?, ?, ?, ?, '', '', ?, 0, ?, ?, ?, ?, 0)",
+        (new.id, new.session_id, turn, new.agent, fence.epoch, new.holder, lost.tree if lost else "", new.digest, now)
+        + (new.tenant, new.user_id, new.parent_run, new.root_run),
     )
+    yield grant_queries.insert(new.id, new.grant_json, new.cuts_json)
     queued = NewEvent("run.queued", {"run_id": new.id, "session_id": new.session_id, "agent": new.agent})
     said = NewEvent("message", {"seq": seq, "turn": turn, "role": "user"})
     yield events.insert(now, new.id, 1, [queued, said])
@@ -212,12 +214,9 @@ def page(
 ) -> Steps[RunPage]:
     """Return runs, newest first: of one session, or of the sessions of a tenant or of its user, or of all."""
     created, after = decode_cursor(cursor) if cursor else (2**63 - 1, "")
-    wanted = {"session_id": session_id, "s.tenant": tenant, "s.user_id": user_id}
+    wanted = {"session_id": session_id, "tenant": tenant, "user_id": user_id}
     given = {column: value for column, value in wanted.items() if value is not None}
-    owned = "".join(f" AND {column} = ?" for column in given if column.startswith("s."))
-    condition = "session_id = ? AND " if session_id is not None else ""
-    if owned:
-        condition += f"EXISTS (SELECT 1 FROM sessions s WHERE s.id = runs.session_id{owned}) AND "
+    condition = "".join(f"{column} = ? AND " for column in given)
     narrowed: tuple[Value, ...] = (*given.values(), created, after, limit + 1)
     rows = yield Statement(
         f"SELECT {_COLUMNS} FROM runs WHERE {condition}(created_at, id) < (?, ?) "

@@ -6,6 +6,8 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 
+import msgspec
+
 from alcove import ids, limits
 from alcove.agents.base import Line, Prompt
 from alcove.agents.catalog import Agent, Catalog
@@ -29,19 +31,22 @@ from alcove.messages.rules import stored
 from alcove.messages.service import Messages
 from alcove.pages import page_limit
 from alcove.runs import holder, queries
-from alcove.runs.grants import freeze
+from alcove.runs.checking import Checks
+from alcove.runs.granting import Built
+from alcove.runs.grants import Asked, freeze
 from alcove.runs.model import NewRun, Reply, Run, RunPage, RunStatus
 from alcove.runs.queries import Lost, Started
 from alcove.runs.supervisor import Supervisor
 from alcove.runs.working import Workshop
+from alcove.sessions.model import Session
 from alcove.sessions.service import Sessions
 
 _log = logging.getLogger("alcove.runs")
 _EVENTS = 2**62
 
 
-class Runs:
-    """Runs agents in sessions: one run at a time holds a session.
+class Runs(Checks):
+    """Runs agents in sessions, one run at a time in each, and answers what each of them may do.
 
     Args:
         database: Where runs are recorded.
@@ -64,7 +69,7 @@ class Runs:
         workshop: Workshop,
         default_agent: str,
     ) -> None:
-        self._database = database
+        super().__init__(database)
         self._sessions = sessions
         self._messages = messages
         self._events = events
@@ -85,10 +90,12 @@ class Runs:
         language: str | None = None,
         timeout_s: float | None = None,
         idempotency_key: str | None = None,
+        grant: Asked | None = None,
+        parent_run: str = "",
     ) -> Run:
         """Start a run on a message and return it; it goes on whether anybody listens or not.
 
-        The user's message, the turn, the frozen authority and the lease are one transaction.
+        The user's message, the turn, the frozen grant and the lease are one transaction.
 
         Args:
             session_id: Where.
@@ -97,49 +104,70 @@ class Runs:
             language: Language to reply in, for agents that are asked to.
             timeout_s: Wall time, at most `limits.RUN_TIMEOUT_S_MAX`; the agent's own by default.
             idempotency_key: With it, a repetition gets the first answer again: the same run, as it started.
+            grant: What the run is to be allowed (`alcove.ask`); as much as the agent declares by default.
+            parent_run: The run that hands its rights on: the new one gets no more than that holds.
 
         Raises:
             SessionNotFoundError, SessionExpiredError: There is no session to run in.
             SessionBusyError: Another run holds it.
             AgentNotFoundError, AgentUnavailableError: Nobody to answer.
             GuaranteeError: This machine cannot confine it as required.
-            InvalidError: A bad message; nothing was recorded in any of these cases.
+            RunNotFoundError: There is no such parent.
+            NotPermittedError: The parent or the resolver refuses.
+            InvalidError: A bad message or grant; nothing was recorded in any of these cases.
         """
         if self._closing:
             raise ClosedError("no more runs are started here: Alcove is stopping", remedy="try again later")
         said = _checked(message)
         session = await self._sessions.get(session_id)
-        body = ascii((agent, message, language, timeout_s))
-        request = once(f"run:{session_id}", idempotency_key, body.encode())
+        body = (agent, message, language, timeout_s, *((grant, parent_run) if grant or parent_run else ()))
+        request = None if idempotency_key is None else once(f"run:{session_id}", idempotency_key, ascii(body).encode())
         if request and (seen := await recall(self._database, request, Started)):
             return (await self.get(seen.run_id)).as_started(replayed=True)
         answering = self._agents.get(agent or session.agent or self._default_agent)
         prompt = Prompt(message=message, history=await self._history(session_id, answering), language=language)
+        built = await self._granting.build(
+            grant or Asked(),
+            agent=answering.name,
+            declared=answering.declared,
+            session_id=session_id,
+            tenant=session.tenant,
+            user_id=session.user_id,
+            parent_run=parent_run,
+        )
         # A caller that goes away must not leave a run that is recorded and that nobody looks after.
-        task = asyncio.create_task(self._start(session_id, answering, prompt, said, _timeout(timeout_s), request))
+        task = asyncio.create_task(self._start(session, answering, prompt, said, _timeout(timeout_s), request, built))
         self._starting.add(task)
         task.add_done_callback(self._starting.discard)
         return await asyncio.shield(task)
 
     async def _start(
         self,
-        session_id: str,
+        session: Session,
         agent: Agent,
         prompt: Prompt,
         said: Stored,
         timeout_s: float | None,
         request: Once | None,
+        built: Built,
     ) -> Run:
         run_id = ids.new_id()
-        job = await self._workshop.prepare(session_id, run_id, agent, prompt, timeout_s)
+        # What has expired may nothing more, so the run ends then.
+        timeout_s = min(timeout_s or agent.timeout_s, built.lifetime_s)
+        job = await self._workshop.prepare(session.id, run_id, agent, prompt, timeout_s, built.grant)
         try:
-            authority, digest = freeze(job.authority)
+            body, digest = freeze(job.grant)
             new = NewRun(
                 id=run_id,
-                session_id=session_id,
+                session_id=session.id,
                 agent=agent.name,
                 holder=self._holder,
-                authority_json=authority,
+                tenant=session.tenant,
+                user_id=session.user_id,
+                parent_run=job.grant.parent,
+                root_run=built.root_run or run_id,
+                grant_json=body,
+                cuts_json=msgspec.json.encode(built.cuts).decode(),
                 digest=digest,
             )
             started, replayed = await write_once(self._database, request, Started, queries.start, new, said, request)
@@ -153,7 +181,7 @@ class Runs:
         task = asyncio.create_task(supervisor.supervise(), name=f"run {run_id}")
         self._live[run_id] = (supervisor, task)
         task.add_done_callback(lambda done: self._forget(run_id, done))
-        _log.info("run started", extra={"run_id": run_id, "session_id": session_id, "agent": agent.name})
+        _log.info("run started", extra={"run_id": run_id, "session_id": session.id, "agent": agent.name})
         return (await self.get(run_id)).as_started(replayed=False)
 
     async def stream(
@@ -280,8 +308,12 @@ class Runs:
         """How many runs this process looks after now."""
         return len(self._live)
 
+    async def _end_withdrawn(self, run_id: str) -> None:
+        await self.cancel(run_id)
+
     def _forget(self, run_id: str, task: asyncio.Task[Run]) -> None:
         self._live.pop(run_id, None)
+        self._forget_line(run_id)
         if not task.cancelled() and (error := task.exception()):
             _log.error("a run's end could not be written", exc_info=error, extra={"run_id": run_id})
         self._events.wake(run_id)

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -14,11 +15,11 @@ from alcove.agents.base import AgentContext, AgentInfo, Line, Prompt
 from alcove.agents.catalog import Agent
 from alcove.agents.command import CommandAgent
 from alcove.agents.function import FunctionAgent
-from alcove.errors import ConfigurationError, LaunchError
+from alcove.errors import ConfigurationError, InvalidError, LaunchError
 from alcove.messages.service import Messages
 from alcove.runs import holder
 from alcove.runs.checks import check
-from alcove.runs.grants import Authority, for_program
+from alcove.runs.grants import Grant, for_program
 from alcove.runs.model import RunStatus
 from alcove.runs.place import RunFolder, environment
 from alcove.runs.queries import Lost
@@ -38,7 +39,7 @@ Door = Callable[[str, str, str, Path], Awaitable[Callable[[], Awaitable[None]]]]
 class Job(msgspec.Struct, frozen=True):
     """A run that is ready to start: what it may touch, and what it will do."""
 
-    authority: Authority
+    grant: Grant
     work: Work
 
 
@@ -89,20 +90,23 @@ class Workshop:
         if self._sandbox is not None:
             await self._sandbox.close()
 
-    async def prepare(self, session_id: str, run_id: str, agent: Agent, prompt: Prompt, timeout_s: float | None) -> Job:
+    async def prepare(
+        self, session_id: str, run_id: str, agent: Agent, prompt: Prompt, timeout_s: float, grant: Grant
+    ) -> Job:
         """Return a run that is ready to start; whatever can be refused is refused here, before a row is written."""
-        timeout_s = timeout_s or agent.timeout_s
         if isinstance(agent, FunctionAgent):
             if self._workspaces:
                 await self._workspaces.ensure(session_id)
             look = await _Look.at(self._workspaces, session_id)
-            return self._function(session_id, run_id, agent, prompt, look, timeout_s)
+            grant = msgspec.structs.replace(grant, timeout_s=timeout_s)
+            return self._function(session_id, run_id, agent, prompt, look, grant)
         if self._workspaces is None:
             raise ConfigurationError(
                 f"agent {agent.name!r} is a program, and this hub has no workspaces",
                 field="workspaces",
                 remedy="open it with workspaces=",
             )
+        network = _enforceable(grant)
         sandbox = await self.sandbox()
         invocation = agent.invocation(prompt)
         sandbox.require(nest=invocation.nest)
@@ -110,8 +114,8 @@ class Workshop:
         look = await _Look.at(self._workspaces, session_id)
         folder = RunFolder(self._home, run_id)
         home = self._workspaces.home(session_id)
-        write = (str(self._workspaces.path(session_id)), str(home), str(folder.path))
-        readable = (*self._read, *invocation.read)
+        own = (str(self._workspaces.path(session_id)), str(home), str(folder.path))
+        readable = (*self._read, *invocation.needs, *grant.read)
         env = environment(
             self._environ,
             invocation.env,
@@ -125,10 +129,11 @@ class Workshop:
         policy = Policy(
             argv=invocation.argv,
             env=env,
-            cwd=write[0],
-            write=write,
+            cwd=own[0],
+            write=own,
+            share=grant.write,
             read=readable,
-            network=invocation.network,
+            network=network,
             nest=invocation.nest,
             uid=uid,
             hide=self._hide,
@@ -136,9 +141,8 @@ class Workshop:
         policy.check_nest(sandbox.rung)
         policy.check()
         program = _Program(sandbox, session_id, agent, invocation.stdin, policy, folder, self.door, self._workspaces)
-        authority = for_program(agent.name, invocation, write, timeout_s)
         await asyncio.to_thread(folder.make, owner=uid)
-        return self._job(authority, program.run, look, program.clean)
+        return self._job(for_program(grant, invocation, own, timeout_s), program.run, look, program.clean)
 
     async def check(self, agent: Agent) -> AgentInfo:
         """Return an agent, available only when its program was found and its own check succeeded."""
@@ -162,7 +166,7 @@ class Workshop:
 
     def _job(
         self,
-        authority: Authority,
+        grant: Grant,
         work: Callable[[Supervisor], Awaitable[tuple[str, int | None]]],
         look: _Look,
         clean: Callable[[], Awaitable[None]],
@@ -172,10 +176,10 @@ class Workshop:
                 await self.clear(supervisor.started.lost)
             return await work(supervisor)
 
-        return Job(authority, Work(run=run, compare=look.compare, clean=clean, timeout_s=authority.timeout_s))
+        return Job(grant, Work(run=run, compare=look.compare, clean=clean, timeout_s=grant.timeout_s))
 
     def _function(
-        self, session_id: str, run_id: str, agent: FunctionAgent, prompt: Prompt, look: _Look, timeout_s: float
+        self, session_id: str, run_id: str, agent: FunctionAgent, prompt: Prompt, look: _Look, grant: Grant
     ) -> Job:
         async def run(supervisor: Supervisor) -> tuple[str, int | None]:
             await supervisor.launched(tree="", rung="in-process", guarantees="{}")
@@ -207,8 +211,24 @@ class Workshop:
         async def clean() -> None:
             return None
 
-        authority = Authority(agent=agent.name, network="process", timeout_s=timeout_s)
-        return self._job(authority, run, look, clean)
+        return self._job(grant, run, look, clean)
+
+
+def _enforceable(grant: Grant) -> Literal["none", "host"]:
+    """Return what the kernel is told of the network.
+
+    Raises:
+        InvalidError: The grant lists hosts, which no sandbox holds a program to yet.
+    """
+    if grant.network == "none":
+        return "none"
+    if grant.network == "host":
+        return "host"
+    raise InvalidError(
+        "a program's network cannot be held to a list of hosts yet",
+        field="grant.network",
+        remedy="ask for none, or for host where the agent declares it",
+    )
 
 
 class _Look:

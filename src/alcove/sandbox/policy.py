@@ -26,6 +26,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         env: Its whole environment.
         cwd: The folder that it starts in.
         write: The run's own trees: workspace, home, run folder.
+        share: Further trees that it may write, which are not its own.
         read: Further files and folders that it may read and execute, such as tool chains.
         network: `host` shares the server's network; `none` gives at most a loopback of its own.
         nest: Whether the program may put a sandbox of its own inside: then it may make namespaces and mounts.
@@ -41,6 +42,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     env: dict[str, str]
     cwd: str
     write: tuple[str, ...]
+    share: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
     network: Literal["none", "host"] = "none"
     nest: bool = False
@@ -65,7 +67,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         for name in self.env:
             if not name or "=" in name:
                 raise InvalidError(f"{name!r} cannot be the name of a variable", field="env", remedy="rename it")
-        for path in (self.cwd, *self.write, *self.read):
+        for path in (self.cwd, *self.write, *self.share, *self.read):
             if os.path.normpath(path) != path or not path.startswith("/") or path == "/":
                 raise ConfigurationError(f"{path!r} cannot be granted", remedy="give an absolute path without '..'")
         self._check_grants()
@@ -92,7 +94,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         """
         if rung == "userns" or self.uid is None:
             return
-        for tree in (*self.write, *self.read):
+        for tree in (*self.write, *self.share, *self.read):
             folder = os.path.dirname(os.path.realpath(tree))
             while folder != "/":
                 found = os.stat(folder)
@@ -114,8 +116,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
             argv=list(self.argv),
             env=self.env,
             cwd=self.cwd,
-            write=list(self.write),
-            read=[path for path in self.read if path not in self.write],
+            write=[*self.write, *self.share],
+            read=[path for path in self.read if path not in {*self.write, *self.share}],
             files=self._accounts() if alone else {},
             limits=self._limits(rung),
             errand=errand,
@@ -123,7 +125,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
     def _check_grants(self) -> None:
         own = {path: os.path.realpath(path) for path in self.write}
-        others = {path: os.path.realpath(path) for path in self.read}
+        others = {path: os.path.realpath(path) for path in (*self.share, *self.read)}
         hidden = [os.path.realpath(path) for path in self.hide]
         for path, real in [*own.items(), *others.items()]:
             if any(_within(real, folder) for folder in NEVER):

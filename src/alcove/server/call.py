@@ -18,6 +18,7 @@ from alcove.errors import InvalidError, RunNotFoundError, SessionNotFoundError, 
 from alcove.hub import Alcove
 from alcove.principals.model import NOBODY, Role
 from alcove.principals.rules import own_user, sees
+from alcove.runs.checking import Whose
 from alcove.runs.model import Run
 from alcove.server.problems import MediaTypeError, TimedOutError
 from alcove.server.route import UNMATCHED, Route
@@ -164,11 +165,25 @@ class Call:
             RunNotFoundError: There is none, or it is of a session that is not the caller's.
         """
         run = await self.hub.runs.get(self.path["run_id"])
-        try:
-            await self.reach(run.session_id)
-        except SessionNotFoundError:
-            raise RunNotFoundError(f"there is no run {run.id}", field="run_id", run_id=run.id) from None
+        if not self._sees_run(run.id, Whose(run.tenant, run.user_id, run.session_id)):
+            raise RunNotFoundError(f"there is no run {run.id}", field="run_id", run_id=run.id)
         return run
+
+    async def reach_run(self, run_id: str) -> None:
+        """Let a run pass that exists for the caller; at the cost of a look-up, when it is known here.
+
+        Raises:
+            RunNotFoundError: There is none, or it is not the caller's.
+        """
+        owner = await self.hub.runs.owner(run_id)
+        if owner is None or not self._sees_run(run_id, owner):
+            raise RunNotFoundError(f"there is no run {run_id}", field="run_id", run_id=run_id)
+
+    def _sees_run(self, run_id: str, owner: Whose) -> bool:
+        principal = self.principal
+        if principal.role is Role.RUN:
+            return run_id == principal.run_id or "" != owner.session_id == principal.session_id
+        return sees(principal, owner.tenant, owner.user_id)
 
     def query(self) -> Any:
         """Return the query as the route's struct, None when it has none.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from http import HTTPStatus
-from typing import Any, Final, TypeAlias, TypeGuard
+from typing import Any, Final, TypeAlias, TypeGuard, get_args
 
 import msgspec
 
@@ -72,7 +72,7 @@ def describe(routes: Iterable[Route]) -> Node:
     kinds = list(dict.fromkeys([*kinds, Problem]))
     references, components = msgspec.json.schema_components(kinds, ref_template=_REF)
     schemas = dict(zip(kinds, references, strict=True))
-    named = {reference["$ref"].rpartition("/")[2]: kind for kind, reference in schemas.items()}
+    named = {kind.__name__: kind for kind in _with_inner(kinds)}
     for name, schema in components.items():
         _tell_plainly(schema, named[name].__mro__ if name in named else ())
     paths: dict[str, Node] = {}
@@ -172,6 +172,20 @@ def _content(route: Route, schemas: dict[Any, Node]) -> Node:
     if route.media:
         return {route.media.partition(";")[0]: {"schema": {}}}
     return {"application/json": {"schema": schemas[route.answer]}} if _is_struct(route.answer) else {}
+
+
+def _with_inner(kinds: Iterable[type]) -> set[type[msgspec.Struct]]:
+    """Return structs with those that stand in them."""
+    found: set[type[msgspec.Struct]] = set()
+    waiting: list[Any] = list(kinds)
+    while waiting:
+        kind = waiting.pop()
+        if not _is_struct(kind):
+            waiting += get_args(kind)
+        elif kind not in found:
+            found.add(kind)
+            waiting += [field.type for field in msgspec.structs.fields(kind)]
+    return found
 
 
 def _is_struct(kind: type | None) -> TypeGuard[type[msgspec.Struct]]:

@@ -20,7 +20,14 @@ from alcove.events import model as _alcove_events_model
 from alcove.lifecycle import service as _alcove_lifecycle_service
 from alcove.messages import model as _alcove_messages_model
 from alcove.principals import model as _alcove_principals_model
-from alcove.runs import model as _alcove_runs_model
+from alcove.rights import model as _alcove_rights_model
+from alcove.runs import (
+    checking as _alcove_runs_checking,
+    deciding as _alcove_runs_deciding,
+    granting as _alcove_runs_granting,
+    grants as _alcove_runs_grants,
+    model as _alcove_runs_model,
+)
 from alcove.sessions import heads as _alcove_sessions_heads, model as _alcove_sessions_model
 from alcove.sync import doors as _alcove_sync_doors
 from alcove.workspaces import (
@@ -296,19 +303,34 @@ class Messages:
         """Return the last rounds of the conversation, as a model is shown them, oldest first."""
 
 class Runs:
-    """Runs agents in sessions: one run at a time holds a session."""
+    """Runs agents in sessions, one run at a time in each, and answers what each of them may do."""
     @property
     def live_count(self) -> int: ...
+    @property
+    def resolver(self) -> _alcove_runs_granting.Resolver | None: ...
+    def authorize(
+        self, run_id: str, checks: _collections_abc.Sequence[_alcove_runs_deciding.Check], *, fresh: bool = False
+    ) -> _builtins.list[_alcove_runs_deciding.Decision]:
+        """Answer checks about one run, at one moment: see `check`."""
+
     def cancel(self, run_id: str) -> _alcove_runs_model.Run:
         """Cancel a run and return it: ended, when this process looks after it; another one is asked to end it."""
 
     def cancel_session(self, session_id: str) -> None:
         """Cancel whatever runs in a session, here or in another process, and wait until it has ended."""
 
+    def ceiling(self, session_id: str) -> _alcove_rights_model.Rights | None:
+        """Return what runs in a session may be granted at most, as set for the session itself; None for no bound."""
+
     def chat(
         self, session_id: str, message: str, *, agent: str | None = None, timeout_s: float | None = None
     ) -> _alcove_runs_model.Reply:
         """Start a run, wait for its end and return it with its answer."""
+
+    def check(
+        self, run_id: str, kind: str, name: str, operation: str = "", caller: str = "", *, fresh: bool = False
+    ) -> _alcove_runs_deciding.Decision:
+        """Return whether a run may do something now. A plain call that never raises for what it is asked."""
 
     def close(self, drain_s: float = 0) -> None:
         """Start no more runs, give the live ones `drain_s` seconds to end, then cancel them and wait."""
@@ -318,6 +340,9 @@ class Runs:
 
     def get(self, run_id: str) -> _alcove_runs_model.Run:
         """Return a run."""
+
+    def grant(self, run_id: str) -> _alcove_runs_checking.Held:
+        """Return a run's authority: as it was frozen, what was cut off and withdrawn, and what is left."""
 
     def list(
         self,
@@ -330,11 +355,25 @@ class Runs:
     ) -> _alcove_runs_model.RunPage:
         """List runs, newest first: of one session, of the sessions of a tenant or of one of its users, or of all."""
 
+    def narrow(
+        self, run_id: str, within: _alcove_rights_model.Rights, *, reason: str = "", made_by: str = "local"
+    ) -> _alcove_runs_checking.Held:
+        """Keep of a run's grant, and of those below it, only what is within `within` (`alcove.bound`)."""
+
+    def owner(self, run_id: str) -> _alcove_runs_checking.Whose | None:
+        """Return whose a run is, which never changes; None when there is none of that id."""
+
     def recover(self) -> int:
         """Mark runs lost whose holder is gone, end what they left, and return how many. Done when Alcove opens."""
 
     def reply(self, run_id: str) -> _alcove_runs_model.Reply:
         """Wait for the end of a run and return it with its answer."""
+
+    def revoke(self, run_id: str, *, reason: str = "", made_by: str = "local") -> _alcove_runs_checking.Held:
+        """Withdraw a run's whole grant, and with it those of the runs below it."""
+
+    def set_ceiling(self, session_id: str, rights: _alcove_rights_model.Rights | None) -> None:
+        """Set what runs in a session, and in those below it, may be granted at most; None takes the bound away."""
 
     def start(
         self,
@@ -345,6 +384,8 @@ class Runs:
         language: str | None = None,
         timeout_s: float | None = None,
         idempotency_key: str | None = None,
+        grant: _alcove_runs_grants.Asked | None = None,
+        parent_run: str = "",
     ) -> _alcove_runs_model.Run:
         """Start a run on a message and return it; it goes on whether anybody listens or not."""
 

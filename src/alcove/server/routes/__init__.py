@@ -5,7 +5,20 @@ from __future__ import annotations
 from typing import Final
 
 from alcove.server.route import Route
-from alcove.server.routes import agents, archives, chat, dialogs, files, keys, messages, runs, sessions, system, users
+from alcove.server.routes import (
+    agents,
+    archives,
+    chat,
+    dialogs,
+    files,
+    grants,
+    keys,
+    messages,
+    runs,
+    sessions,
+    system,
+    users,
+)
 
 ROUTES: Final[tuple[Route, ...]] = (
     *chat.ROUTES,
@@ -15,6 +28,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *files.ROUTES,
     *archives.ROUTES,
     *runs.ROUTES,
+    *grants.ROUTES,
     *users.ROUTES,
     *agents.ROUTES,
     *keys.ROUTES,

@@ -19,6 +19,7 @@ from alcove.errors import (
 from alcove.runs.model import Run, RunStatus
 from alcove.server.call import Call
 from alcove.server.route import Route
+from alcove.server.routes.grants import asked_for
 from alcove.server.routes.runs import Start, follow
 from alcove.server.streaming import EventStream
 
@@ -92,6 +93,7 @@ async def stream(call: Call, body: Chat) -> EventStream:
 async def _start(call: Call, body: Chat) -> Run:
     """Start the run; a session that is made for it goes again when it cannot be started."""
     runs, key = call.hub.runs, call.idempotency_key
+    grant = await asked_for(call, body.grant, body.parent_run)
     session_id = body.session_id
     if session_id is not None:
         await call.reach(session_id)
@@ -110,6 +112,8 @@ async def _start(call: Call, body: Chat) -> Run:
             language=body.language,
             timeout_s=body.timeout_s,
             idempotency_key=key,
+            grant=grant,
+            parent_run=body.parent_run or "",
         )
     except AlcoveError:
         # With a key it stays: a repetition starts its run in it.

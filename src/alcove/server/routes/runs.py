@@ -22,6 +22,7 @@ from alcove.errors import (
 from alcove.events.model import Event
 from alcove.server.call import Call
 from alcove.server.route import Route
+from alcove.server.routes.grants import GrantBody, asked_for
 from alcove.server.routes.views import Paging, RunView, given, run_view
 from alcove.server.streaming import EventStream, resumes_after
 
@@ -34,12 +35,16 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         agent: Who answers; by default the session's agent, else the installation's.
         language: Language to reply in, for agents that are asked to.
         timeout_s: Seconds of wall time until it is ended; the agent's own by default.
+        grant: What the run is to be allowed; as much as the agent declares by default.
+        parent_run: The run that hands its rights on: the new one gets no more than that holds.
     """
 
     message: Annotated[str, msgspec.Meta(min_length=1)]
     agent: str | None = None
     language: Annotated[str, msgspec.Meta(max_length=limits.LANGUAGE_CHARS)] | None = None
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=limits.RUN_TIMEOUT_S_MAX)] | None = None
+    grant: GrantBody | None = None
+    parent_run: str | None = None
 
 
 class RunList(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,10 +80,12 @@ async def start(call: Call, body: Start) -> RunView:
         language=body.language,
         timeout_s=body.timeout_s,
         idempotency_key=call.idempotency_key,
+        grant=await asked_for(call, body.grant, body.parent_run),
+        parent_run=body.parent_run or "",
     )
     call.note_replay(run.replayed)
     call.headers.append((b"location", f"/api/v1/runs/{run.id}".encode()))
-    return run_view(call, run)
+    return run_view(run)
 
 
 async def list_of_session(call: Call, query: Paging) -> RunList:
@@ -94,7 +101,7 @@ async def list_all(call: Call, query: Paging) -> RunList:
 
 async def get(call: Call) -> RunView:
     """Show a run."""
-    return run_view(call, await call.run())
+    return run_view(await call.run())
 
 
 async def events(call: Call, query: After) -> EventStream:
@@ -114,7 +121,7 @@ async def cancel(call: Call) -> RunView:
     await call.run()
     run = await call.hub.runs.cancel(call.path["run_id"])
     call.status = 200 if run.ended else 202
-    return run_view(call, run)
+    return run_view(run)
 
 
 def follow(call: Call, run_id: str, after: int) -> EventStream:
@@ -142,7 +149,7 @@ async def _list(call: Call, session_id: str | None, query: Paging) -> RunList:
         limit=query.limit,
         cursor=given(query.cursor),
     )
-    return RunList(runs=[run_view(call, run) for run in page.runs], next_cursor=page.next_cursor)
+    return RunList(runs=[run_view(run) for run in page.runs], next_cursor=page.next_cursor)
 
 
 _NONE: Final = (RunNotFoundError,)

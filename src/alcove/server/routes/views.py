@@ -173,8 +173,9 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
         answer_seq: The message that is its answer; null while there is none.
         rung: The sandbox that it ran in.
         guarantees: What that rung was proven to guarantee.
-        authority: What it may touch, frozen when it started; only an administrator is told.
-        digest: SHA-256 of that, in hex.
+        digest: SHA-256, in hex, of its grant: what it may do, frozen when it started.
+        parent_run: The run that handed its rights on; null for none.
+        root_run: The run at the top of its tree; its own id for one without a parent.
         created_at: Epoch seconds.
         ended_at: Epoch seconds; null while it runs.
     """
@@ -189,8 +190,9 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     answer_seq: int | None
     rung: str
     guarantees: JsonObject
-    authority: JsonObject | msgspec.UnsetType = msgspec.UNSET
     digest: str
+    parent_run: str | None
+    root_run: str
     created_at: float
     ended_at: float | None
 
@@ -291,8 +293,8 @@ def turn_view(turn: Turn) -> TurnView:
     )
 
 
-def run_view(call: Call, run: Run) -> RunView:
-    """Return a run as this caller sees it."""
+def run_view(run: Run) -> RunView:
+    """Return a run as it is shown."""
     return RunView(
         run_id=run.id,
         session_id=run.session_id,
@@ -304,8 +306,9 @@ def run_view(call: Call, run: Run) -> RunView:
         answer_seq=run.answer_seq or None,
         rung=run.rung,
         guarantees=msgspec.Raw(run.guarantees_json or "{}"),
-        authority=msgspec.Raw(run.authority_json) if call.is_admin else msgspec.UNSET,
         digest=run.digest,
+        parent_run=run.parent_run or None,
+        root_run=run.root_run,
         created_at=seconds(run.created_us),
         ended_at=seconds(run.ended_us) if run.ended_us else None,
     )

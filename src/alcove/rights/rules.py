@@ -1,0 +1,184 @@
+"""What may be done with rights: plain functions of records. No right comes out that did not go in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from msgspec import UNSET, UnsetType
+
+from alcove import limits
+from alcove.rights.model import ANY, DEFAULT_STATE, Cut, Network, Resources, Rights
+from alcove.rights.writing import HOST, topmost, within
+
+
+def complete(asked: Rights, declared: Rights) -> Rights:
+    """Return what is asked for, every part set: a part that nobody asked for is as much as the agent declares.
+
+    What bounds by `*` names nothing that could be granted; where nothing is declared there is nothing, but for the
+    usual scopes of state.
+    """
+    resources = asked.resources
+    if isinstance(resources, UnsetType):
+        resources = {} if isinstance(declared.resources, UnsetType) else _named(declared.resources)
+    return Rights(
+        resources=resources,
+        storage=_first(asked.storage, declared.storage, ()),
+        read=_first(asked.read, declared.read, ()),
+        write=_first(asked.write, declared.write, ()),
+        network=_first_network(asked.network, declared.network),
+        state=_first(asked.state, declared.state, DEFAULT_STATE),
+    )
+
+
+def cut(given: Rights, bound: Rights) -> Rights:
+    """Return what of `given` is within a bound; a part that the bound does not set stays as it is.
+
+    `given` has every part set. Of a path and a path below it the lower one is left.
+    """
+    readable = UNSET if isinstance(bound.read, UnsetType) else topmost((*bound.read, *_set(bound.write)))
+    return Rights(
+        resources=_cut_resources(_of(given.resources), bound.resources),
+        storage=_cut_words(given.storage, bound.storage),
+        read=_cut_paths(given.read, readable),
+        write=_cut_paths(given.write, bound.write),
+        network=_cut_network(_network_of(given.network), bound.network),
+        state=_cut_words(given.state, bound.state),
+    )
+
+
+def covers(bound: Rights, given: Rights) -> bool:
+    """Return whether `given` is within `bound`: whether cutting takes nothing off."""
+    return not any(True for _ in removed(given, cut(given, bound)))
+
+
+def removed(before: Rights, after: Rights) -> Iterator[str]:
+    """Yield as words what `after` has no more of `before`."""
+    yield from _removed_resources(_of(before.resources), _of(after.resources))
+    for part in ("storage", "state", "read", "write"):
+        left = _set(getattr(after, part))
+        yield from (f"{part} {word}" for word in _set(getattr(before, part)) if word not in left)
+    new = _network_of(after.network)
+    if new != "host":
+        yield from (f"network {host}" for host in _hosts(_network_of(before.network)) if host not in _hosts(new))
+
+
+def _removed_resources(before: Resources, after: Resources) -> Iterator[str]:
+    for kind, names in before.items():
+        left = after.get(kind, {})
+        if left is names:
+            continue
+        for name, operations in names.items():
+            still = left.get(name, ())
+            if still is not operations:
+                yield from (f"{kind} {name} {operation}" for operation in operations if operation not in still)
+
+
+def bounded(given: Rights, bounds: Iterable[tuple[str, Rights]]) -> tuple[Rights, list[Cut]]:
+    """Return what is left of `given` within every bound, and what each of them took off."""
+    cuts: list[Cut] = []
+    for by, bound in bounds:
+        left = cut(given, bound)
+        words = list(removed(given, left))
+        if words:
+            cuts.append(Cut(by, len(words), tuple(words[: limits.CUT_ITEMS])))
+        given = left
+    return given, cuts
+
+
+def touches_sandbox(before: Rights, after: Rights) -> bool:
+    """Return whether files or network were withdrawn: what the kernel was told when the program started."""
+    return any(word.startswith(("read ", "write ", "network ")) for word in removed(before, after))
+
+
+def reaches(network: Network, host: str) -> bool:
+    """Return whether a host, as `name` or `name:port`, may be reached. One listed without a port has every port."""
+    host = host.lower()
+    if isinstance(network, str):
+        return network == "host" and bool(HOST.fullmatch(host))
+    name, colon, port = host.rpartition(":")
+    return host in network or (bool(colon) and port.isdigit() and name in network)
+
+
+def _named(resources: Resources) -> Resources:
+    """Return the resources that are named: `*` bounds, and grants nothing."""
+    found: Resources = {}
+    for kind, names in resources.items():
+        found[kind] = {}
+        for name, operations in names.items():
+            plain = tuple(operation for operation in operations if operation != ANY)
+            if name != ANY and plain:
+                found[kind][name] = plain
+    return {kind: names for kind, names in found.items() if names}
+
+
+def _cut_resources(given: Resources, bound: Resources | UnsetType) -> Resources:
+    if isinstance(bound, UnsetType):
+        return given
+    found: Resources = {}
+    for kind, names in given.items():
+        allowed = bound.get(kind)
+        if not allowed:
+            continue
+        if allowed == names:
+            found[kind] = names
+            continue
+        any_id = allowed.get(ANY, ())
+        left: dict[str, tuple[str, ...]] = {}
+        for name, operations in names.items():
+            permitted = (*allowed.get(name, ()), *any_id)
+            kept = operations if ANY in permitted else tuple(one for one in operations if one in permitted)
+            if kept:
+                left[name] = kept
+        if left:
+            found[kind] = left
+    return found
+
+
+def _cut_words(given: tuple[str, ...] | UnsetType, bound: tuple[str, ...] | UnsetType) -> tuple[str, ...]:
+    return _set(given) if isinstance(bound, UnsetType) else tuple(word for word in _set(given) if word in bound)
+
+
+def _cut_paths(given: tuple[str, ...] | UnsetType, bound: tuple[str, ...] | UnsetType) -> tuple[str, ...]:
+    if isinstance(bound, UnsetType):
+        return _set(given)
+    found = {path for path in _set(given) if within(path, bound)}
+    found |= {path for path in bound if within(path, _set(given))}
+    return tuple(sorted(found))
+
+
+def _cut_network(given: Network, bound: Network | UnsetType) -> Network:
+    if isinstance(bound, UnsetType) or bound == "host":
+        return given
+    if given == "host" or "none" in {given, bound}:
+        return bound if given == "host" else "none"
+    return tuple(host for host in given if reaches(bound, host)) or "none"
+
+
+def _hosts(network: Network) -> tuple[str, ...]:
+    if isinstance(network, str):
+        return () if network == "none" else (network,)
+    return network
+
+
+def _first(
+    asked: tuple[str, ...] | UnsetType, declared: tuple[str, ...] | UnsetType, usual: tuple[str, ...]
+) -> tuple[str, ...]:
+    if not isinstance(asked, UnsetType):
+        return asked
+    return usual if isinstance(declared, UnsetType) else declared
+
+
+def _first_network(asked: Network | UnsetType, declared: Network | UnsetType) -> Network:
+    return _network_of(declared if isinstance(asked, UnsetType) else asked)
+
+
+def _of(resources: Resources | UnsetType) -> Resources:
+    return {} if isinstance(resources, UnsetType) else resources
+
+
+def _set(words: tuple[str, ...] | UnsetType) -> tuple[str, ...]:
+    return () if isinstance(words, UnsetType) else words
+
+
+def _network_of(network: Network | UnsetType) -> Network:
+    return "none" if isinstance(network, UnsetType) else network
