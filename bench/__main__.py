@@ -32,6 +32,7 @@ PLAN: dict[str, tuple[str, ...]] = {
     "memory": ("alcove",),
     "dialog": ("alcove",),
     "live": ("alcove",),
+    "window": ("alcove",),
 }
 # Measured in this process, not in a store's.
 STARTS = {
@@ -79,6 +80,8 @@ TARGETS = (
         against="raw_records_ms",
     ),
     Target("the same records, over raw ids alone", "listing", "records_ms", "alcove", "raw", at_most=5, against="ms"),
+    Target("10 rounds of 100,000 messages, over the raw query", "window", "over_raw", "alcove", "", at_most=2),
+    Target("8,000 tokens of 100,000 messages, ms", "window", "tokens_ms", "alcove", "", at_most=5),
     Target("10,000 sessions, 100 read, MiB resident", "memory", "mib", "alcove", "", at_most=60),
     Target("a dialog's step over an append, one task", "dialog", "alone", "alcove", "", at_most=1.3),
     Target("a dialog's step over an append, 64 tasks", "dialog", "many", "alcove", "", at_most=1.3),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -111,6 +112,34 @@ async def listing(store: Store, reads: int = 300) -> Numbers:
         numbers["records_ms"] = statistics.median(times) * 1000
         numbers["raw_records_ms"] = statistics.median(plain) * 1000
     return numbers
+
+
+async def window(store: Store, reads: int = 300) -> Numbers:
+    """A window of 10 rounds out of 100,000 messages over the same query in plain `sqlite3`; and one of 8,000 tokens."""
+    assert isinstance(store, Ours)
+    store.fill([("u", "long", 100_000)], TEXT)
+    with sqlite3.connect(store.path) as raw:
+        query = (
+            "SELECT m.seq, m.turn, m.role, m.format, m.content, m.detail, m.hidden, m.created_at, m.kept, t.status "
+            "FROM heads h JOIN messages m ON m.session_id = h.session_id "
+            "LEFT JOIN turns t ON t.session_id = m.session_id AND t.number = m.turn WHERE h.session_id = 'long' "
+            "AND h.trashed = 0 AND m.hidden = 0 AND m.seq > h.cleared_seq ORDER BY m.seq DESC LIMIT 20"
+        )
+        times: dict[str, list[float]] = {"raw": [], "ours": [], "tokens": []}
+        for _ in range(reads):
+            started = time.perf_counter()
+            rows = raw.execute(query).fetchall()
+            times["raw"].append(time.perf_counter() - started)
+            started = time.perf_counter()
+            shown = await store.messages.window("long", rounds=10)
+            times["ours"].append(time.perf_counter() - started)
+            assert [one.seq for one in shown] == [row[0] for row in rows][::-1]
+            started = time.perf_counter()
+            fitting = await store.messages.window("long", tokens=8000)
+            times["tokens"].append(time.perf_counter() - started)
+            assert 7000 < (fitting.tokens or 0) <= 8000
+    middle = {name: statistics.median(found) for name, found in times.items()}
+    return {"over_raw": middle["ours"] / middle["raw"], "tokens_ms": middle["tokens"] * 1000}
 
 
 async def memory(store: Store) -> Numbers:
@@ -255,6 +284,7 @@ WORKLOADS: dict[str, Callable[[Store], Awaitable[Numbers]]] = {
     "memory": memory,
     "dialog": lambda store: dialog(_ours(store)),
     "live": lambda store: live(_ours(store)),
+    "window": window,
     "own": lambda store: processes(store, shared=False),
     "shared": lambda store: processes(store, shared=True),
 }

@@ -62,7 +62,8 @@ class Bot:
         while True:
             dialog = await session.dialog()
             try:
-                event, slots = await self._understood(dialog, said, photo, await session.window(rounds=10))
+                history = (await session.window(rounds=10)).messages
+                event, slots = await self._understood(dialog, said, photo, history)
                 if not event:
                     reply = _asks(dialog)
                     await session.append_turn(said, reply)

@@ -15,7 +15,8 @@ AlcoveError
 │   ├── VersionMismatchError     If-Match does not match
 │   ├── IdempotencyError         the same key with another body
 │   ├── EventRefusedError        the dialog's state does not take that event; names what it takes
-│   └── SessionExpiredError      readable, but takes no more activity
+│   ├── SessionExpiredError      readable, but takes no more activity
+│   └── ObjectGoneError          an object was swept before its message came
 ├── UnauthorizedError            nobody knows who is calling
 ├── NotPermittedError            it is known, and may not
 ├── RateLimitedError             too many requests for its key
@@ -219,6 +220,13 @@ class SessionExpiredError(ConflictError):
     """The session has expired: it can be read, but takes no more activity; touch it to revive it."""
 
     code = "session_expired"
+
+
+class ObjectGoneError(ConflictError):
+    """An object was swept before the message that refers to it was written; write it again."""
+
+    code = "object_gone"
+    retryable = True
 
 
 class DatabaseError(AlcoveError):

@@ -19,6 +19,7 @@ from alcove.errors import ConfigurationError
 from alcove.events.service import Events
 from alcove.lifecycle.service import Lifecycle
 from alcove.messages.service import Messages
+from alcove.objects.service import Objects
 from alcove.principals.service import Keys
 from alcove.runs.service import Runs
 from alcove.runs.working import Workshop
@@ -43,6 +44,7 @@ class Alcove:
         messages: Histories.
         dialogs: Declared state machines with slots, one in a session.
         keys: Who may call the server, and as what.
+        objects: The large parts of messages, by hash.
         events: What runs said.
         workspaces: Files of sessions; None when opened without.
         agents: Who can answer; `hub.agents.register` adds a function.
@@ -59,7 +61,10 @@ class Alcove:
         self.installation = installation
         self.workspaces = workspaces
         self._required: frozenset[str] = frozenset()
-        self.messages = Messages(database)
+        passing = database.kind == "memory"
+        folder = _objects_path(settings)
+        self.objects = Objects(database, folder / installation if passing else folder, passing=passing)
+        self.messages = Messages(database, self.objects)
         self.dialogs = Dialogs(database)
         self.keys = Keys(database)
         self.events = Events(database)
@@ -88,9 +93,14 @@ class Alcove:
             runs=self.runs,
             dialogs=self.dialogs,
             workspaces=workspaces,
+            forget=self._forget,
             ttl_s=settings.session_ttl_s,
         )
         self.archive = Archive(database, sessions=self.sessions, messages=self.messages, workspaces=workspaces)
+
+    async def _forget(self, session_id: str) -> None:
+        """Remove what is kept of a session besides its rows and folder."""
+        await self.objects.release(session_id)
 
     async def probe(self) -> None:
         """Write a row and wait until it is durable: raises the DatabaseError that a real write would get."""
@@ -164,10 +174,13 @@ async def open(  # noqa: A001 - `alcove.open` is the name that a newcomer guesse
             stack.push_async_callback(places.close)
             await opened.write(_keep, "base", str(settings.base))
         hub = Alcove(settings, opened, installation, places)
+        stack.push_async_callback(hub.objects.close)
         stack.push_async_callback(hub.runs.close)
         await hub.runs.recover()
         watching = asyncio.create_task(hub.runs.watch())
         stack.callback(watching.cancel)
+        sweeping = asyncio.create_task(hub.objects.watch())
+        stack.callback(sweeping.cancel)
         yield hub
 
 
@@ -233,11 +246,23 @@ def _make_home(home: Path) -> None:
         ) from error
 
 
+def _objects_path(settings: Settings) -> Path:
+    """Return the folder of objects: a SQLite file outside the home has its own beside it, whoever opens it where."""
+    if settings.database.startswith("sqlite:///"):
+        path = Path(settings.database.removeprefix("sqlite:///")).absolute()
+        if not path.is_relative_to(settings.home.absolute()):
+            return path.with_suffix(".objects")
+    return settings.home / "objects"
+
+
 def _hidden(settings: Settings) -> tuple[str, ...]:
     """Return what no run is ever granted."""
     paths = [settings.base, settings.home]
     if settings.database.startswith("sqlite:///"):
-        paths.append(Path(settings.database.removeprefix("sqlite:///")))
+        paths += [
+            Path(settings.database.removeprefix("sqlite:///")),
+            _objects_path(settings),
+        ]
     if settings.file is not None:
         paths.append(settings.file)
     return tuple(str(path) for path in paths)

@@ -32,8 +32,24 @@ PAGE_DEFAULT: Final = 50
 MESSAGE_PAGE: Final = 1000  # messages are read in larger steps than sessions are listed
 MESSAGE_PAGE_BYTES: Final = 32 * MIB  # a page of messages ends early when its text passes this
 WINDOW_ROUNDS: Final = 1000
+PAGE_ROUNDS: Final = 10  # of a window for which no bound is given
 WINDOW_MESSAGES: Final = 10_000  # looked at for one window: a session in which no user speaks has no rounds to find
 POP_MESSAGES: Final = 100
+WINDOW_KEPT: Final = 1000  # system, pinned, summary and repair messages that are read for every window
+WINDOW_TOKENS: Final = 10_000_000  # the largest model's context, several times over
+MEND_MESSAGES: Final = 500  # of whole rounds, checked or repaired in one step
+MEND_ATTEMPTS: Final = 8  # a step of a repair whose session moved on is looked at again this often
+PINNED_MESSAGES: Final = 32  # of one session: each goes into every window
+COMPACT_MESSAGES: Final = 10_000  # that one summary may stand for: all of them are read for it
+
+# Objects: what is too large for a row, by its hash.
+PART_BYTES: Final = 64 * KIB  # a part of a message from which on it is an object: rows stay small enough to read many
+OBJECT_BYTES: Final = 32 * MIB  # one object
+MESSAGE_OBJECT_BYTES: Final = 48 * MIB  # a message with its objects: a few images of 10 MB
+OBJECT_GRACE_S: Final = 3600  # an object that nothing refers to stays this long: its message may be on its way
+OBJECT_TEMP_S: Final = 86400  # a temporary file this old is of a writer that died
+OBJECT_ATTEMPTS: Final = 8  # an object collected between its writing and its message is written again this often
+OBJECT_SWEEP: Final = 1000  # objects that one transaction of a collection removes
 
 # Dialogs.
 DIALOG_BYTES: Final = 256 * KIB  # one definition; a larger one is generated, and no person could draw it
@@ -133,7 +149,7 @@ KEYS_KNOWN: Final = 10_000  # keys in memory; the one that has been there for lo
 DECISION_S: Final = 1.0  # how long what the database said about a key or a grant holds; then it is asked again
 
 # Server.
-BODY_BYTES: Final = 8 * MIB  # a JSON body; files have FILE_BYTES
+BODY_BYTES: Final = 32 * MIB  # a JSON body: an image of 10 MB is 13 as base64; files have FILE_BYTES
 JSON_DEPTH: Final = 64
 BODY_TIMEOUT_S: Final = 30
 UPLOAD_BYTES_PER_S: Final = 4 * KIB  # an upload that is slower on average is somebody who wants to hold a place

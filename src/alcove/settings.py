@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, cast
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, cast, get_args
 
 import msgspec
 
@@ -384,15 +384,7 @@ _SETTINGS: Final = (
     _Setting("agent", "ALCOVE_AGENT", "agent", str, "shell", _text, '"shell"'),
     _Setting("trust_host_agents", "ALCOVE_TRUST_HOST_AGENTS", "trust_host_agents", bool, False, _as_is, "true"),
     _Setting("log", "ALCOVE_LOG", "log", str, "text", _one_of("text", "json"), '"text"'),
-    _Setting(
-        "sandbox.rung",
-        "ALCOVE_SANDBOX",
-        "rung",
-        str,
-        "auto",
-        _one_of("auto", "userns", "bwrap", "landlock", "none"),
-        '"auto"',
-    ),
+    _Setting("sandbox.rung", "ALCOVE_SANDBOX", "rung", str, "auto", _one_of(*get_args(Rung)), '"auto"'),
     _Setting("sandbox.minimum", "ALCOVE_SANDBOX_MINIMUM", "minimum", list, None, _minimum, '["none"]'),
     _Setting("sandbox.read", "ALCOVE_SANDBOX_READ", "read", list, [], _paths, '["/opt/tools"]'),
 )

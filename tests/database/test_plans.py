@@ -14,6 +14,7 @@ from alcove.database.opening import open_database
 from alcove.dialogs import history, queries as dialogs
 from alcove.messages import queries as messages
 from alcove.messages.model import Stored
+from alcove.messages.windows import Bounds
 from alcove.pages import encode_cursor
 from alcove.sessions import queries as sessions
 from alcove.sessions.model import Filters
@@ -33,7 +34,9 @@ async def connection(tmp_path: Path) -> apsw.Connection:
 def _main(steps: Steps[Any]) -> Statement:
     """Return the statement that does the work; a page of messages asks first where it may begin."""
     statement = next(steps)
-    return steps.send([(0,)]) if statement.sql.startswith("SELECT cleared_seq") else statement
+    if statement.sql.startswith("SELECT cleared_seq"):
+        return steps.send([(0,)])
+    return steps.send([]) if "m.kept > 0" in statement.sql else statement
 
 
 def _plan(connection: apsw.Connection, statement: Statement) -> list[str]:
@@ -45,7 +48,7 @@ READS: dict[str, Callable[[], Steps[Any]]] = {
     "last": lambda: messages.last(NOW, "s", 20),
     "page on": lambda: messages.page(NOW, "s", 0, ascending=True, hidden=False, limit=50),
     "page back": lambda: messages.page(NOW, "s", 9, ascending=False, hidden=True, limit=50),
-    "window": lambda: messages.window(NOW, "s", 10, 2**62),
+    "window": lambda: messages.window(NOW, "s", Bounds(rounds=10), 2**62),
     "turns": lambda: messages.turns(NOW, "s", 2**62, 50),
     "time-outs that are due": lambda: dialogs.due(NOW, (0, ""), 100),
     "time-outs that nobody has told of": lambda: history.take_untold(NOW, "t", "a", 60, 3600, 1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from alcove.testing.contract.content import ContentContract
 from alcove.testing.contract.messages import MessagesContract
 from alcove.testing.contract.windows import WindowsContract
 
@@ -11,4 +12,8 @@ class TestMessages(MessagesContract):
 
 
 class TestWindows(WindowsContract):
+    pass
+
+
+class TestContent(ContentContract):
     pass

@@ -73,7 +73,7 @@ async def test_a_program_that_cannot_be_executed_fails_its_run(folder: Path) -> 
         assert (reply.run.status, reply.run.exit_code) == ("failed", None)
         assert "cannot be executed" in reply.run.error
         assert reply.text == f"[failed: {reply.run.error}]"
-        assert await session.window() == []
+        assert (await session.window()).messages == []
 
 
 async def test_a_grant_that_would_show_the_installation_leaves_nothing(folder: Path) -> None:
@@ -165,7 +165,7 @@ async def test_a_function_that_raises_fails_its_run_and_not_the_server(
     # Visible in the history, not in the window.
     assert [turn.status for turn in await hub.messages.turns(session.id)] == ["failed"]
     assert [one.role for one in await session.last()] == ["user", "assistant"]
-    assert await session.window() == []
+    assert (await session.window()).messages == []
     assert (await session.chat("echo on")).text == "on"
 
 

@@ -214,7 +214,7 @@ async def test_a_run_that_loses_its_lease_ends_its_processes_and_is_lost(
     assert reply.run.status == "lost"
     assert alive(marker) == []
     assert [turn.status for turn in await hub.messages.turns(session.id)] == ["lost"]
-    assert await session.window() == []
+    assert (await session.window()).messages == []
     assert len(await session.last()) == 1
 
 

@@ -173,9 +173,9 @@ class Importing:
         for record in _history(members):
             history.check(record)
             if isinstance(record, MessageLine):
-                message = lines.stored_message(record, line.session_id)
+                lines.stored_message(record, line.session_id)  # refuses what cannot be kept
                 there = await known.get(record.seq)
-                if there and (there.role, there.format, there.raw) != (message.role, message.format, message.content):
+                if there and (there.role, there.content) != (record.role, record.content):
                     raise _other(line.session_id, f"message {record.seq} says something else here")
             elif isinstance(record, StepLine):
                 dialogs.check(record, self._definitions, line.messages)

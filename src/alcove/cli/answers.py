@@ -8,7 +8,8 @@ import msgspec
 
 from alcove.clock import Micros
 from alcove.dialogs.model import Cause, Dialog, Step
-from alcove.messages.model import Detail, Message, Part
+from alcove.messages.content import Part
+from alcove.messages.model import Detail, Message
 from alcove.principals.model import Key
 from alcove.runs.model import Run
 from alcove.sessions.model import Session

@@ -18,6 +18,7 @@ from alcove import __version__
 from alcove.agents.base import AgentInfo
 from alcove.agents.catalog import Catalog
 from alcove.cli import installation, options, output
+from alcove.cli.histories import Histories, check_options
 from alcove.clock import Micros
 from alcove.database.migrating import migrations
 from alcove.database.op import Statement, Steps
@@ -31,15 +32,20 @@ Section: TypeAlias = dict[str, Json]
 
 
 @click.command(short_help="Say whether runs can start here, and what to do if not.")
+@click.option("--histories", is_flag=True, help="Look at every history and every large part too.")
+@click.option("--repair", is_flag=True, help="With --histories: make what a provider would refuse acceptable.")
 @options.json
 @installation.blocking
-async def doctor(as_json: bool) -> None:
+async def doctor(histories: bool, repair: bool, as_json: bool) -> None:
     """Say whether runs can start here, and what to do if not.
 
     Every rung is tried out, not looked up. Nothing is made: where there is no installation yet, the sandbox is tried
     in a temporary folder. The exit code is 0 when runs can start and 1 when not.
+
+    With --histories it also looks for what a provider would refuse, in every session, and for lost large parts.
     """
-    examination = Examination(installation.settings())
+    check_options(histories=histories, repair=repair)
+    examination = Examination(installation.settings(), Histories() if histories else None, repair=repair)
     await examination.make()
     if as_json:
         output.write_json(examination.report())
@@ -52,8 +58,10 @@ async def doctor(as_json: bool) -> None:
 class Examination:
     """What doctor finds about each part, and the problems that keep runs from starting."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, histories: Histories | None = None, *, repair: bool = False) -> None:
         self.problems: list[AlcoveError] = []
+        self._histories = histories
+        self._repair = repair
         self._settings = settings
         self._installation: str | None = None
         self._agents: list[AgentInfo] = []
@@ -90,6 +98,7 @@ class Examination:
             "database": self._database,
             "folders": self._folders,
             "server": self._server,
+            **({"histories": self._histories.report()} if self._histories else {}),
             "agents": [msgspec.to_builtins(agent) for agent in self._agents],
             "problems": [{"code": one.code, "error": one.message, "remedy": one.remedy} for one in self.problems],
         }
@@ -102,6 +111,8 @@ class Examination:
         output.write_facts(self._rungs, kind="sandbox")
         for kind, section in (("database", self._database), ("folders", self._folders)):
             output.write_facts(dict(_fact(name, value) for name, value in section.items()), kind=kind)
+        if self._histories:
+            self._histories.write()
         output.write_facts({name: str(value) for name, value in self._server.items()}, kind="server")
         agents = {one.name: one.program if one.available else f"unavailable: {one.reason}" for one in self._agents}
         output.write_facts(agents, kind="agents")
@@ -122,6 +133,9 @@ class Examination:
                 self._database["integrity"] = found = await hub.database.read(_quick_check)
                 if found != "ok":
                     raise DatabaseError(f"the database is damaged: {found}", remedy="restore it from a backup")
+            if self._histories:
+                await self._histories.examine(hub, repair=self._repair)
+                self.problems += self._histories.problems
         self._database["state"] = "ok"
 
     async def _examine_folders(self) -> None:

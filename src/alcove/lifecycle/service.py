@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -16,7 +16,7 @@ from alcove.dialogs.service import Dialogs
 from alcove.errors import SessionBusyError, SessionNotFoundError
 from alcove.events.model import Event
 from alcove.lifecycle import queries
-from alcove.messages.model import Appended, Draft, Message
+from alcove.messages.model import Appended, Draft, Message, Window
 from alcove.messages.service import Messages
 from alcove.runs.model import Reply
 from alcove.runs.service import Runs
@@ -82,9 +82,9 @@ class Handle(Session, frozen=True, kw_only=True, eq=False):
         """Return the last visible messages, oldest first."""
         return await self.messages.last(self.id, count)
 
-    async def window(self, rounds: int = 10) -> list[Message]:
-        """Return the last rounds, as a model is shown them."""
-        return await self.messages.window(self.id, rounds=rounds)
+    async def window(self, rounds: int | None = None, *, tokens: int | None = None) -> Window:
+        """Return the newest part of the history that fits, as a model is shown it: see `Messages.window`."""
+        return await self.messages.window(self.id, rounds=rounds, tokens=tokens)
 
     async def dialog(self) -> Dialog:
         """Return the dialog: see `Dialogs.get`."""
@@ -138,6 +138,7 @@ class Lifecycle(Sessions):
         runs: What is ended before a session goes, and what handles run.
         dialogs: What handles step, and what is due when a live session is replaced.
         workspaces: The folders; None for a hub without.
+        forget: Removes what is kept elsewhere of a session that is purged; may be called again.
         ttl_s: Idle time of new sessions by default.
     """
 
@@ -149,6 +150,7 @@ class Lifecycle(Sessions):
         runs: Runs,
         dialogs: Dialogs,
         workspaces: Workspaces | None,
+        forget: Callable[[str], Awaitable[None]] | None = None,
         ttl_s: float | None = None,
     ) -> None:
         super().__init__(database, ttl_s=ttl_s)
@@ -156,6 +158,7 @@ class Lifecycle(Sessions):
         self._runs = runs
         self._dialogs = dialogs
         self._workspaces = workspaces
+        self._forget = forget
 
     async def create(
         self,
@@ -308,6 +311,8 @@ class Lifecycle(Sessions):
                 if self._workspaces:
                     removed = await self._workspaces.purge(gone, trash_id)
                     files, size_bytes = files + removed.files, size_bytes + removed.size_bytes
+                if self._forget:
+                    await self._forget(gone)
                 more = True
                 while more:
                     step = await self._database.write(queries.purge, gone, limits.PURGE_ROWS)

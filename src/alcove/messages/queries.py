@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from alcove import limits
 from alcove.clock import Micros
 from alcove.database.idempotency import Once, remember
 from alcove.database.op import Rows, Statement, Steps
 from alcove.errors import StaleSequenceError
-from alcove.messages.model import Appended, Message, Stored, Turn
-from alcove.messages.rules import placed, turns_opened
+from alcove.messages import content as contents
+from alcove.messages.model import PINNED, Appended, Message, Span, Stored, Turn, Window
+from alcove.messages.rules import check_pin, placed, turns_opened
+from alcove.messages.tokens import Counter
+from alcove.messages.windows import Bounds, Picker, newest_summary
+from alcove.objects.model import Ref
+from alcove.objects.queries import refer
 from alcove.sessions.heads import refusal, take
 
-_COLUMNS = "m.seq, m.turn, m.role, m.format, m.content, m.detail, m.hidden, m.created_at"
+_COLUMNS = "m.seq, m.turn, m.role, m.format, m.content, m.detail, m.hidden, m.created_at, m.kept"
 _VISIBLE = "AND m.hidden = 0 AND m.seq > h.cleared_seq "
 _END = 2**62  # above every seq
 _CHUNK = 64  # rows fetched at a time, so that a page of large messages can end early
@@ -26,8 +31,12 @@ def append(
     *,
     expected_seq: int | None = None,
     request: Once | None = None,
+    files: Mapping[str, str] | None = None,
 ) -> Steps[Appended]:
-    """Append messages; each user message opens a turn, and the turn is done at once: no run answers it."""
+    """Append messages; each user message opens a turn, and the turn is done at once: no run answers it.
+
+    `files` has the file of each object that the messages refer to.
+    """
     opened = turns_opened(messages)
     last_seq, turn_count = yield from take(now, session_id, len(messages), opened, None)
     first_seq = last_seq - len(messages) + 1
@@ -39,6 +48,8 @@ def append(
             last_seq=first_seq - 1,
         )
     yield from write(now, session_id, first_seq, turn_count - opened, messages)
+    if files:
+        yield from claim(now, session_id, first_seq, messages, files)
     appended = Appended(first_seq, last_seq, turn_count)
     if request:
         yield remember(now, request, appended)
@@ -66,6 +77,17 @@ def insert(now: Micros, session_id: str, seq: int, turns: Sequence[int], message
         [(session_id, seq + i, turns[i], m.role, m.format, m.content, m.detail, now) for i, m in enumerate(messages)],
         many=True,
     )
+
+
+def claim(now: Micros, session_id: str, seq: int, messages: Sequence[Stored], files: Mapping[str, str]) -> Steps[None]:
+    """Claim the objects of messages that stand from `seq` on."""
+    refs = [
+        Ref(seq + at, digest, files[digest])
+        for at, message in enumerate(messages)
+        if message.format == contents.PACKED
+        for digest in sorted(set(contents.hashes(message.content)))
+    ]
+    yield from refer(now, session_id, refs)
 
 
 def _checked(now: Micros, session_id: str, rows: Rows) -> Steps[Rows]:
@@ -113,7 +135,7 @@ def page(
             (session_id, low, high, want),
         )
         for row in rows:
-            size += len(row[4])
+            size += len(row[4]) if row[3] != contents.PACKED else contents.size_of(row[3], row[4])
             if found and size > limits.MESSAGE_PAGE_BYTES:
                 break
             found.append(Message(*row))
@@ -126,37 +148,161 @@ def page(
     return (found if ascending else found[::-1]), more
 
 
-def window(now: Micros, session_id: str, rounds: int, before: int) -> Steps[list[Message]]:
-    """Return the last rounds below `before`, ascending: from a user message on, without failed and lost turns."""
-    found: list[Message] = []
-    start = left = 0
-    bound, size, looked_at = before, 0, 0
-    while left < rounds and looked_at < limits.WINDOW_MESSAGES:
-        rows = yield Statement(
-            f"SELECT {_COLUMNS}, COALESCE(t.status, 'done') FROM heads h "
-            "JOIN messages m ON m.session_id = h.session_id "
-            "LEFT JOIN turns t ON t.session_id = m.session_id AND t.number = m.turn "
-            f"WHERE h.session_id = ? AND h.trashed = 0 AND m.seq < ? {_VISIBLE}ORDER BY m.seq DESC LIMIT ?",
-            (session_id, bound, _CHUNK),
-        )
-        if not found:
+_WALK = (
+    f"SELECT {_COLUMNS}, COALESCE(t.status, 'done'), h.cleared_seq FROM heads h "
+    "JOIN messages m ON m.session_id = h.session_id "
+    "LEFT JOIN turns t ON t.session_id = m.session_id AND t.number = m.turn "
+    f"WHERE h.session_id = ? AND h.trashed = 0 AND m.seq < ? {_VISIBLE}ORDER BY m.seq DESC LIMIT ?"
+)
+
+
+def window(now: Micros, session_id: str, bounds: Bounds, before: int, count: Counter | None = None) -> Steps[Window]:
+    """Return the window below `before`. Reads what it shows, and a chunk more; see `windows`."""
+    picker = Picker(bounds, (yield from kept(now, session_id, before)), count)
+    bound, cleared, looked_at, wanted = before, 0, 0, True
+    want = min(_CHUNK, 2 * bounds.rounds + 1)
+    while wanted and looked_at < limits.WINDOW_MESSAGES:
+        want = min(want, limits.WINDOW_MESSAGES - looked_at)
+        rows = yield Statement(_WALK, (session_id, bound, want))
+        if not looked_at:
             yield from _checked(now, session_id, rows)
         looked_at += len(rows)
-        for *row, status in rows:
-            bound = row[0]
-            if status in {"failed", "lost"}:
-                continue
-            size += len(row[4])
-            if found and size > limits.MESSAGE_PAGE_BYTES:
+        for row in rows:
+            bound, cleared = row[0], row[-1]
+            wanted = picker.offer(Message(*row[:-2]), row[-2])
+            if not wanted:
                 break
-            found.append(Message(*row))
-            if row[2] == "user":
-                start, left = len(found), left + 1
-                if left == rounds:
-                    break
-        if len(rows) < _CHUNK or size > limits.MESSAGE_PAGE_BYTES:
+        if len(rows) < want:
             break
-    return found[:start][::-1]
+        want = _CHUNK
+    return picker.window(more=not picker.covered and bound < _END and bound > cleared + 1)
+
+
+def kept(now: Micros, session_id: str, before: int) -> Steps[list[Message]]:
+    """Return what is in every window, and what stands in another place than its seq says: oldest first, bounded."""
+    rows = yield Statement(
+        f"SELECT {_COLUMNS} FROM heads h JOIN messages m ON m.session_id = h.session_id "
+        "WHERE h.session_id = ? AND h.trashed = 0 AND m.seq < ? "
+        f"AND (m.role IN ('system', 'developer') OR m.kept > 0) {_VISIBLE}ORDER BY m.seq DESC LIMIT ?",
+        (session_id, before, limits.WINDOW_KEPT),
+    )
+    rows.reverse()
+    return [Message(*row) for row in rows]
+
+
+def pin(now: Micros, session_id: str, seq: int, value: int) -> Steps[Message | None]:
+    """Pin a visible message or let it go; return it as it was, None when there is none."""
+    yield from take(now, session_id, 0, 0, None)
+    rows = yield Statement(
+        f"SELECT {_COLUMNS} FROM heads h JOIN messages m ON m.session_id = h.session_id "
+        f"WHERE h.session_id = ? AND m.seq = ? {_VISIBLE}",
+        (session_id, seq),
+    )
+    if not rows:
+        return None
+    message = Message(*rows[0])
+    if value == PINNED:
+        [[number]] = yield Statement(
+            "SELECT COUNT(*) FROM messages WHERE session_id = ? AND (role IN ('system', 'developer') OR kept > 0) "
+            "AND kept = 1 AND hidden = 0",
+            (session_id,),
+        )
+        check_pin(message, number)
+    yield Statement(
+        "UPDATE messages SET kept = ? WHERE session_id = ? AND seq = ? AND kept <> 2", (value, session_id, seq)
+    )
+    return message
+
+
+def view(now: Micros, session_id: str, after: int, limit: int) -> Steps[list[tuple[Message, str]]]:
+    """Return visible messages above `after`, ascending, each with the status of its turn; ends early as a page does."""
+    heads = yield Statement("SELECT cleared_seq FROM heads WHERE session_id = ? AND trashed = 0", (session_id,))
+    if not heads:
+        raise (yield from refusal(now, session_id))
+    rows = yield Statement(
+        f"SELECT {_COLUMNS}, COALESCE(t.status, 'done') FROM messages m "
+        "LEFT JOIN turns t ON t.session_id = m.session_id AND t.number = m.turn "
+        "WHERE m.session_id = ? AND m.seq > ? AND m.hidden = 0 ORDER BY m.seq LIMIT ?",
+        (session_id, max(after, heads[0][0]), limit),
+    )
+    return [(Message(*row), status) for *row, status in rows]
+
+
+def summarise(
+    now: Micros, session_id: str, summary: Stored, fresh: Span, shown: int, former: int, expected_seq: int | None
+) -> Steps[Appended]:
+    """Append a summary.
+
+    `fresh` is what it stands for besides the summary before, whose seq is `former` (0: there was none), and had `shown`
+    visible messages.
+    """
+    last_seq, turn = yield from take(now, session_id, 1, 0, None)
+    [[count]] = yield Statement(
+        "SELECT COUNT(*) FROM heads h JOIN messages m ON m.session_id = h.session_id "
+        f"WHERE h.session_id = ? AND m.seq BETWEEN ? AND ? {_VISIBLE}",
+        (session_id, fresh.first, fresh.last),
+    )
+    standing = newest_summary((yield from kept(now, session_id, last_seq)))
+    if (
+        count != shown
+        or (standing.seq if standing else 0) != former
+        or (expected_seq is not None and last_seq - 1 != expected_seq)
+    ):
+        raise StaleSequenceError(
+            f"session {session_id} was changed while messages {fresh.first} to {fresh.last} were summarised",
+            field="expected_seq",
+            remedy="summarise again: nothing was written, and nothing is lost",
+            last_seq=last_seq - 1,
+        )
+    yield insert(now, session_id, last_seq, [turn], [summary])
+    return Appended(last_seq, last_seq, turn)
+
+
+def mend(
+    now: Micros,
+    session_id: str,
+    expected_seq: int,
+    hide: Sequence[int],
+    messages: Sequence[tuple[int, Stored]],
+    files: Mapping[str, str],
+) -> Steps[int]:
+    """Hide messages and append those that stand for them, each with its turn; return how many were hidden."""
+    last_seq, _ = yield from take(now, session_id, len(messages), 0, None)
+    first = last_seq - len(messages) + 1
+    if first - 1 != expected_seq:
+        raise StaleSequenceError(
+            f"session {session_id} is at seq {first - 1}, not {expected_seq}", field="expected_seq"
+        )
+    hidden = 0
+    for seq in hide:
+        hidden += len(
+            (
+                yield Statement(
+                    "UPDATE messages SET hidden = 1 WHERE session_id = ? AND seq = ? AND hidden = 0 RETURNING seq",
+                    (session_id, seq),
+                )
+            )
+        )
+    if hidden:
+        yield Statement("UPDATE heads SET message_count = message_count - ? WHERE session_id = ?", (hidden, session_id))
+    if messages:
+        yield insert(now, session_id, first, [turn for turn, _ in messages], [message for _, message in messages])
+        yield Statement(
+            "UPDATE messages SET kept = 2 WHERE session_id = ? AND seq BETWEEN ? AND ?", (session_id, first, last_seq)
+        )
+    if files:
+        yield from claim(now, session_id, first, [message for _, message in messages], files)
+    return hidden
+
+
+def last_seq(now: Micros, session_id: str) -> Steps[tuple[int, bool]]:
+    """Return the last seq of a session, and whether a run holds it."""
+    rows = yield Statement(
+        "SELECT last_seq, lease_until FROM heads WHERE session_id = ? AND trashed = 0", (session_id,)
+    )
+    if not rows:
+        raise (yield from refusal(now, session_id))
+    return rows[0][0], rows[0][1] > now
 
 
 def pop(now: Micros, session_id: str, count: int) -> Steps[list[Message]]:

@@ -2,43 +2,102 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import msgspec
 
 from alcove import limits
 from alcove.errors import InvalidError, TooLargeError
-from alcove.messages.model import Detail, Draft, Stored
+from alcove.messages import content as contents
+from alcove.messages.model import Detail, Draft, Message, Span, Stored
 
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 _encode = msgspec.json.Encoder().encode
 
 
 def stored(draft: Draft) -> Stored:
-    """Return a draft as it will be written.
+    """Return a draft as it will be written, everything of it in the row.
 
     Raises:
         InvalidError: An unknown role, a part without a type, content that is not JSON, or a lone surrogate.
         TooLargeError: More than `limits.MESSAGE_BYTES` as UTF-8.
     """
+    _check_role(draft)
+    plain = isinstance(draft.content, str)
+    content = draft.content if isinstance(draft.content, str) else _json(_parts(draft.content), "content")
+    try:
+        size = len(content.encode())
+    except UnicodeEncodeError as error:
+        raise _surrogate(error) from error
+    return _sized(Stored(draft.role, contents.TEXT if plain else contents.PARTS, content, detail(draft)), size)
+
+
+def packed(draft: Draft) -> tuple[Stored, Mapping[str, bytes]]:
+    """Return a draft as it will be written, and what of it goes to the object store, by hash.
+
+    Takes a while for large contents: it hashes and decodes them.
+
+    Raises:
+        InvalidError: What `stored` refuses.
+        TooLargeError: More than `limits.MESSAGE_OBJECT_BYTES` in all, too.
+    """
+    _check_role(draft)
+    content = draft.content if isinstance(draft.content, str) else _parts(draft.content)
+    try:
+        bundle = contents.pack(content)
+        size = len(bundle.content.encode())
+    except UnicodeEncodeError as error:
+        raise _surrogate(error) from error
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidError(f"content is not JSON: {error}", field="content", remedy="use JSON values only") from error
+    whole = sum(map(len, bundle.objects.values()))
+    if whole > limits.MESSAGE_OBJECT_BYTES:
+        raise TooLargeError(
+            f"the message has {whole} bytes of images, files and long texts",
+            field="content",
+            limit=limits.MESSAGE_OBJECT_BYTES,
+            remedy="split it, or write it to files of the workspace and append references",
+        )
+    return _sized(Stored(draft.role, bundle.format, bundle.content, detail(draft)), size), bundle.objects
+
+
+def _check_role(draft: Draft) -> None:
     if draft.role not in _ROLES:
         raise InvalidError(
             f"role {draft.role!r} is unknown", field="role", remedy="use system, developer, user, assistant or tool"
         )
-    plain = isinstance(draft.content, str)
-    content = draft.content if isinstance(draft.content, str) else _parts(draft.content)
-    try:
-        size = len(content.encode())
-    except UnicodeEncodeError as error:
-        raise InvalidError(
-            f"content has a lone surrogate at character {error.start}", field="content", remedy="send valid Unicode"
-        ) from error
-    detail = ""
-    if draft.name or draft.tool_calls or draft.tool_call_id or draft.metadata:
-        rare = Detail(draft.name, draft.tool_calls, draft.tool_call_id, draft.metadata)
-        detail = _json(rare, "message")
-        size += len(detail)
+
+
+def _surrogate(error: UnicodeEncodeError) -> InvalidError:
+    return InvalidError(
+        f"content has a lone surrogate at character {error.start}", field="content", remedy="send valid Unicode"
+    )
+
+
+def detail(draft: Draft, *, summary_of: Span | None = None, repair_after: int | None = None) -> str:
+    """Return the rarer fields of a message as they will be written, `''` when it has none.
+
+    Raises:
+        InvalidError: They are not JSON, or the usage has something else than counts.
+    """
+    if (
+        summary_of is None
+        and repair_after is None
+        and not (draft.name or draft.tool_calls or draft.tool_call_id or draft.metadata or draft.usage)
+    ):
+        return ""
+    for name, count in (draft.usage or {}).items():
+        if type(count) is not int or count < 0:
+            raise InvalidError(f"usage {name!r} is not a count", field="usage", remedy="use whole numbers from 0")
+    rare = Detail(
+        draft.name, draft.tool_calls, draft.tool_call_id, draft.metadata, draft.usage, summary_of, repair_after
+    )
+    return _json(rare, "message")
+
+
+def _sized(message: Stored, size: int) -> Stored:
+    size += len(message.detail)
     if size > limits.MESSAGE_BYTES:
         raise TooLargeError(
             f"the message is {size} bytes",
@@ -46,10 +105,10 @@ def stored(draft: Draft) -> Stored:
             limit=limits.MESSAGE_BYTES,
             remedy="write it to a file of the workspace and append a reference",
         )
-    return Stored(draft.role, 0 if plain else 1, content, detail)
+    return message
 
 
-def _parts(parts: object) -> str:
+def _parts(parts: object) -> list[contents.Part]:
     if not isinstance(parts, list) or not parts:
         raise InvalidError(
             "content is neither text nor a list of parts", field="content", remedy="give text, or at least one part"
@@ -59,7 +118,9 @@ def _parts(parts: object) -> str:
             raise InvalidError(
                 "a part of content is not an object with a type", field="content", remedy='e.g. {"type": "text"}'
             )
-    return _json(cast("object", parts), "content")
+    known = cast("list[contents.Part]", parts)
+    contents.check(known)
+    return known
 
 
 def _json(value: object, field: str) -> str:
@@ -70,11 +131,13 @@ def _json(value: object, field: str) -> str:
 
 
 def check_drafts(drafts: Sequence[Draft]) -> list[Stored]:
-    """Return drafts as they will be written.
+    """Return drafts as they will be written, everything of them in their rows. Raises what `stored` does."""
+    check_count(drafts)
+    return [stored(draft) for draft in drafts]
 
-    Raises:
-        InvalidError: None, or more than `limits.APPEND_MESSAGES`, or one that may not be stored.
-    """
+
+def check_count(drafts: Sequence[Draft]) -> None:
+    """Refuse an append of none, or of more than `limits.APPEND_MESSAGES`. Raises InvalidError."""
     if not 0 < len(drafts) <= limits.APPEND_MESSAGES:
         raise InvalidError(
             f"{len(drafts)} messages in one append",
@@ -82,7 +145,6 @@ def check_drafts(drafts: Sequence[Draft]) -> list[Stored]:
             limit=limits.APPEND_MESSAGES,
             remedy=f"append 1 to {limits.APPEND_MESSAGES} at a time",
         )
-    return [stored(draft) for draft in drafts]
 
 
 def turns_opened(messages: Sequence[Stored]) -> int:
@@ -97,3 +159,32 @@ def placed(messages: Sequence[Stored], turn: int) -> list[int]:
         turn += message.role == "user"
         places.append(turn)
     return places
+
+
+def check_pin(message: Message, pinned: int) -> None:
+    """Refuse to pin what could not stand alone in a window.
+
+    Raises:
+        InvalidError: A tool's message, one that calls tools, or one too many.
+    """
+    if message.role == "tool" or calls(message):
+        raise InvalidError(
+            f"message {message.seq} is a tool's, or calls one",
+            field="seq",
+            remedy="pin the message that says what the tool found; a call and its result stay with their round",
+        )
+    if pinned >= limits.PINNED_MESSAGES:
+        raise InvalidError(
+            f"{pinned} messages of this session are pinned",
+            field="seq",
+            limit=limits.PINNED_MESSAGES,
+            remedy="unpin one: each goes into every window",
+        )
+
+
+def calls(message: Message) -> bool:
+    """Return whether a message calls tools."""
+    content = message.content
+    return bool(message.detail.tool_calls) or (
+        isinstance(content, list) and any(part["type"] in {"tool_call", "tool_use"} for part in content)
+    )

@@ -36,6 +36,7 @@ LEAST: Final[dict[str, Role]] = {
     "messages.append": Role.SERVICE,
     "messages.delete": Role.USER,
     "messages.read": Role.USER,
+    "messages.update": Role.USER,
     "metrics.read": Role.ADMIN,
     "runs.authorize": Role.SERVICE,
     "runs.cancel": Role.USER,

@@ -54,6 +54,8 @@ _PARAMETERS: Final[dict[str, Node]] = {
     "session_id": {"description": "Which session.", "schema": _ID},
     "run_id": {"description": "Which run.", "schema": _ID},
     "key_id": {"description": "Which key.", "schema": _ID},
+    "seq": {"description": "Which message, by its `seq`.", "schema": {"type": "string", "pattern": "^[0-9]{1,18}$"}},
+    "hash": {"description": "Which object: its SHA-256 in hex.", "schema": {"type": "string", "maxLength": 64}},
     "user": {
         "description": "The caller's own id of the user.",
         "schema": {"type": "string", "minLength": 1, "maxLength": 256},

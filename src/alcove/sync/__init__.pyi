@@ -18,7 +18,14 @@ from alcove.archive import model as _alcove_archive_model, service as _alcove_ar
 from alcove.dialogs import model as _alcove_dialogs_model
 from alcove.events import model as _alcove_events_model
 from alcove.lifecycle import service as _alcove_lifecycle_service
-from alcove.messages import model as _alcove_messages_model
+from alcove.messages import (
+    mending as _alcove_messages_mending,
+    model as _alcove_messages_model,
+    repair as _alcove_messages_repair,
+    tokens as _alcove_messages_tokens,
+    windows as _alcove_messages_windows,
+)
+from alcove.objects import model as _alcove_objects_model
 from alcove.principals import model as _alcove_principals_model
 from alcove.rights import model as _alcove_rights_model
 from alcove.runs import (
@@ -55,6 +62,8 @@ class Alcove:
     def keys(self) -> Keys: ...
     @property
     def messages(self) -> Messages: ...
+    @property
+    def objects(self) -> Objects: ...
     @property
     def runs(self) -> Runs: ...
     @property
@@ -272,8 +281,28 @@ class Messages:
     ) -> _alcove_messages_model.Appended:
         """Append what a user said and what was replied: one turn, one transaction. Raises what `append` does."""
 
+    def check(self, session_id: str) -> list[_alcove_messages_repair.Fault]:
+        """Return what a provider would refuse of a session's history, oldest first: see `repair.Fault`."""
+
     def clear(self, session_id: str) -> int:
         """Hide every message so far and return how many were visible. `seq` goes on from where it was."""
+
+    def compact(
+        self,
+        session_id: str,
+        summarise: _collections_abc.Callable[
+            [list[_alcove_messages_model.Message]], str | _collections_abc.Awaitable[str]
+        ],
+        *,
+        keep_rounds: int = 10,
+        expected_seq: int | None = None,
+    ) -> _alcove_messages_model.Appended | None:
+        """Append a summary that stands for everything but the last rounds; nothing is deleted."""
+
+    def examine(
+        self, *, repair: bool = False
+    ) -> _alcove_sync_doors.BlockingIterator[_alcove_messages_mending.Examined]:
+        """Check every session of the installation outside the trash, and repair it when asked; yield each result."""
 
     def last(self, session_id: str, count: int = 20) -> list[_alcove_messages_model.Message]:
         """Return the last visible messages, oldest first; the cost does not depend on the session's length."""
@@ -286,21 +315,73 @@ class Messages:
         before: int | None = None,
         limit: int = 50,
         hidden: bool = False,
+        objects: bool = True,
     ) -> _alcove_messages_model.MessagePage:
         """Return messages in ascending order: those after a `seq`, or the last ones before it."""
 
+    def pin(self, session_id: str, seq: int) -> _alcove_messages_model.Message:
+        """Pin a message: from now on it is in every window, before the rounds. Returns it."""
+
     def pop(self, session_id: str, count: int = 1) -> list[_alcove_messages_model.Message]:
         """Hide the last visible messages and return them, oldest first. They stay in the history, hidden."""
+
+    def repair(self, session_id: str) -> list[_alcove_messages_repair.Fault]:
+        """Make a history acceptable to every provider; return what was wrong with it."""
 
     def turns(
         self, session_id: str, *, before: int | None = None, limit: int = 50
     ) -> list[_alcove_messages_model.Turn]:
         """Return turns, newest first; page with `before` set to the lowest number seen."""
 
+    def unpin(self, session_id: str, seq: int) -> _alcove_messages_model.Message:
+        """Let a pinned message go. Raises NotFoundError."""
+
     def window(
-        self, session_id: str, *, rounds: int = 10, before: int | None = None
-    ) -> list[_alcove_messages_model.Message]:
-        """Return the last rounds of the conversation, as a model is shown them, oldest first."""
+        self,
+        session_id: str,
+        *,
+        rounds: int | None = None,
+        before: int | None = None,
+        messages: int | None = None,
+        size_bytes: int | None = None,
+        tokens: int | None = None,
+        count: _alcove_messages_tokens.Counter | None = None,
+        media: int | None = None,
+        media_bytes: int | None = None,
+        over: _alcove_messages_windows.Over = "reference",
+        failed: bool = False,
+        objects: bool = True,
+    ) -> _alcove_messages_model.Window:
+        """Return the newest part of the conversation that fits, as a model is shown it."""
+
+class Objects:
+    """Keeps bytes once, by their SHA-256, for as long as a message refers to them."""
+    def close(self) -> None:
+        """Remove the files of an installation that lives in memory."""
+
+    def examine(self) -> _alcove_sync_doors.BlockingIterator[tuple[int, str | None]]:
+        """Look at every object: yield how many were looked at so far, and what is wrong with the last one, or None."""
+
+    def keep(self, contents: _collections_abc.Iterable[bytes]) -> dict[str, str]:
+        """Write contents that are not there yet; return the file of each by its hash."""
+
+    def read(self, hashes: _collections_abc.Iterable[str]) -> dict[str, bytes]:
+        """Return the bytes of objects."""
+
+    def read_of(self, session_id: str, digest: str) -> bytes:
+        """Return an object that a message of a session refers to."""
+
+    def release(self, session_id: str) -> int:
+        """Give up everything that a session refers to, and remove what nobody else does; return how many claims."""
+
+    def sweep(self, grace_s: float = 3600) -> _alcove_objects_model.Swept:
+        """Remove objects that nothing has referred to for so long, and what interrupted removals have left."""
+
+    def usage(self) -> _alcove_objects_model.Usage:
+        """Return how many objects there are and how large they are."""
+
+    def watch(self) -> None:
+        """Sweep once an hour, for as long as this is not cancelled."""
 
 class Runs:
     """Runs agents in sessions, one run at a time in each, and answers what each of them may do."""
@@ -763,8 +844,8 @@ class Handle:
     def update(self, changes: _alcove_sessions_model.Changes) -> _alcove_sessions_model.Session:
         """Change title, agent, metadata, pin or TTL."""
 
-    def window(self, rounds: int = 10) -> list[_alcove_messages_model.Message]:
-        """Return the last rounds, as a model is shown them."""
+    def window(self, rounds: int | None = None, *, tokens: int | None = None) -> _alcove_messages_model.Window:
+        """Return the newest part of the history that fits, as a model is shown it: see `Messages.window`."""
 
 def open(
     database: str | None = None,

@@ -13,6 +13,7 @@ NAMES: Final = {
     "Keys": "alcove.principals.service:Keys",
     "Lifecycle": "alcove.lifecycle.service:Lifecycle",
     "Messages": "alcove.messages.service:Messages",
+    "Objects": "alcove.objects.service:Objects",
     "Runs": "alcove.runs.service:Runs",
     "Workspaces": "alcove.workspaces.service:Workspaces",
 }

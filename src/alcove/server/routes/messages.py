@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
+from starlette.responses import Response
 
 from alcove import limits
 from alcove.errors import (
     IdempotencyError,
+    NotFoundError,
     SessionBusyError,
     SessionExpiredError,
     SessionNotFoundError,
     StaleSequenceError,
     TooLargeError,
 )
-from alcove.messages.model import Draft
+from alcove.messages.model import Draft, Window
 from alcove.server.call import Call
 from alcove.server.route import Route
 from alcove.server.routes.views import (
+    JsonObject,
     MessageLimit,
     MessageList,
     MessageView,
@@ -30,6 +33,7 @@ from alcove.server.routes.views import (
 )
 
 UNSET = msgspec.UNSET
+_SEQ_DIGITS: Final = 18
 
 
 class Append(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -68,12 +72,14 @@ class Range(msgspec.Struct, frozen=True, kw_only=True):
         before: The last ones with a lower `seq`; not together with `after`.
         limit: How many at most; a page of long messages may be shorter.
         hidden: Show popped and cleared messages too.
+        objects: `inline`: large parts whole; `reference`: their `object` and `size_bytes` instead.
     """
 
     after: int | Unset = UNSET
     before: int | Unset = UNSET
     limit: MessageLimit = limits.PAGE_DEFAULT
     hidden: bool = False
+    objects: Literal["inline", "reference"] = "inline"
 
 
 class MessagesPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,16 +96,87 @@ class MessagesPage(msgspec.Struct, frozen=True, kw_only=True):
     next_before: int | None
 
 
-class Rounds(msgspec.Struct, frozen=True, kw_only=True):
-    """How much of the conversation.
+class Room(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of the conversation. Every bound that is given holds.
 
     Attributes:
-        rounds: How many of the last; a round is a user's message and what follows it.
+        rounds: How many of the last; a round is a user's message and what follows it. 10 when no other bound is given.
         before: Only messages with a lower `seq`.
+        messages: How many messages at most.
+        size_bytes: How many bytes of content at most, images and files included.
+        tokens: How many tokens at most.
+        media: How many images, audios and files at most, the newest; 0 for none.
+        media_bytes: How many bytes of those together at most, the newest.
+        over: What becomes of the others: a `reference` in words, or `drop`.
+        failed: Show failed and lost turns too.
+        objects: `inline`: large parts whole; `reference`: their `object` and `size_bytes` instead.
+        format: `alcove`, or as a provider takes it: `chat` and `responses` (OpenAI), `anthropic`.
     """
 
-    rounds: Annotated[int, msgspec.Meta(ge=1, le=limits.WINDOW_ROUNDS)] = 10
+    rounds: Annotated[int, msgspec.Meta(ge=1, le=limits.WINDOW_ROUNDS)] | Unset = UNSET
     before: int | Unset = UNSET
+    messages: Annotated[int, msgspec.Meta(ge=1, le=limits.WINDOW_MESSAGES)] | Unset = UNSET
+    size_bytes: Annotated[int, msgspec.Meta(ge=1, le=limits.MESSAGE_PAGE_BYTES)] | Unset = UNSET
+    tokens: Annotated[int, msgspec.Meta(ge=1, le=limits.WINDOW_TOKENS)] | Unset = UNSET
+    media: Annotated[int, msgspec.Meta(ge=0, le=limits.WINDOW_MESSAGES)] | Unset = UNSET
+    media_bytes: Annotated[int, msgspec.Meta(ge=0, le=limits.MESSAGE_PAGE_BYTES)] | Unset = UNSET
+    over: Literal["reference", "drop"] = "reference"
+    failed: bool = False
+    objects: Literal["inline", "reference"] = "inline"
+    format: Literal["alcove", "chat", "responses", "anthropic"] = "alcove"
+
+
+class WindowView(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model is shown.
+
+    Attributes:
+        messages: System messages, a summary and pinned messages first, then rounds, oldest first.
+        tokens: How many they are; null when nothing was counted.
+        estimated: Whether `tokens` is at least in part an estimate.
+        left_out: Whether there are earlier messages that are neither here nor in a summary that is.
+        prompt: The same as a provider takes it: for `chat` `{"messages"}`, for `responses` `{"input"}`, for `anthropic`
+            `{"system", "messages"}`.
+    """
+
+    messages: list[MessageView]
+    tokens: int | None
+    estimated: bool
+    left_out: bool
+    prompt: JsonObject | Unset = UNSET
+
+
+class Pinned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whether a message goes into every window.
+
+    Attributes:
+        pinned: Pin it, or let it go.
+    """
+
+    pinned: bool
+
+
+class FaultView(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that a provider would refuse.
+
+    Attributes:
+        kind: `orphan_call`, `orphan_result`, `bad_call`, `empty_content`, `wrong_order` or `two_systems`.
+        seq: The message.
+        detail: A sentence about it.
+    """
+
+    kind: str
+    seq: int
+    detail: str
+
+
+class Faults(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider would refuse of a history.
+
+    Attributes:
+        faults: Oldest first; empty when it is in order.
+    """
+
+    faults: list[FaultView]
 
 
 class Count(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -159,7 +236,12 @@ async def list_messages(call: Call, query: Range) -> MessagesPage:
     """List messages, oldest first, from the beginning or backwards from the end (`before`)."""
     await call.session()
     page = await call.hub.messages.page(
-        call.session_id, after=given(query.after), before=given(query.before), limit=query.limit, hidden=query.hidden
+        call.session_id,
+        after=given(query.after),
+        before=given(query.before),
+        limit=query.limit,
+        hidden=query.hidden,
+        objects=query.objects == "inline",
     )
     return MessagesPage(
         messages=[message_view(one) for one in page.messages],
@@ -179,11 +261,81 @@ async def pop(call: Call, body: Count) -> MessageList:
     return MessageList(messages=[message_view(one) for one in popped])
 
 
-async def window(call: Call, query: Rounds) -> MessageList:
-    """Show the last rounds as a model is shown them: without failed and lost turns."""
+async def window(call: Call, query: Room) -> WindowView:
+    """Show the newest part that fits, as a model is shown it: whole rounds, without failed and lost turns."""
     await call.session()
-    shown = await call.hub.messages.window(call.session_id, rounds=query.rounds, before=given(query.before))
-    return MessageList(messages=[message_view(one) for one in shown])
+    shown = await call.hub.messages.window(
+        call.session_id,
+        rounds=given(query.rounds),
+        before=given(query.before),
+        messages=given(query.messages),
+        size_bytes=given(query.size_bytes),
+        tokens=given(query.tokens),
+        media=given(query.media),
+        media_bytes=given(query.media_bytes),
+        over=query.over,
+        failed=query.failed,
+        objects=query.objects == "inline",
+    )
+    return WindowView(
+        # Said once: in the form that was asked for.
+        messages=[message_view(one) for one in shown] if query.format == "alcove" else [],
+        tokens=shown.tokens,
+        estimated=shown.estimated,
+        left_out=shown.left_out,
+        prompt=_prompt(shown, query.format),
+    )
+
+
+def _prompt(shown: Window, form: str) -> msgspec.Raw | Unset:
+    from alcove.messages.formats import anthropic, chat, responses
+
+    match form:
+        case "chat":
+            prompt: object = {"messages": chat.to(shown)}
+        case "responses":
+            prompt = {"input": responses.to(shown)}
+        case "anthropic":
+            prompt = anthropic.to(shown).arguments()
+        case _:
+            return UNSET
+    return msgspec.Raw(msgspec.json.encode(prompt))
+
+
+async def get_object(call: Call) -> Response:
+    """Return the bytes of a large part of a message, by its hash."""
+    await call.session()
+    data = await call.hub.objects.read_of(call.session_id, call.path["hash"])
+    head = {"etag": f'"{call.path["hash"]}"', "cache-control": "private, max-age=31536000, immutable"}
+    return Response(data, media_type="application/octet-stream", headers=head)
+
+
+async def pin(call: Call, body: Pinned) -> MessageView:
+    """Pin a message, so that it goes into every window, or let it go."""
+    messages, seq = call.hub.messages, _seq(call)
+    return message_view(
+        await (messages.pin(call.session_id, seq) if body.pinned else messages.unpin(call.session_id, seq))
+    )
+
+
+def _seq(call: Call) -> int:
+    written = call.path["seq"]
+    if not written.isascii() or not written.isdigit() or len(written) > _SEQ_DIGITS:
+        raise NotFoundError(f"there is no message {written[:40]!r}", field="seq")
+    return int(written)
+
+
+async def check(call: Call) -> Faults:
+    """Find what a provider would refuse of the history."""
+    await call.session()
+    found = await call.hub.messages.check(call.session_id)
+    return Faults(faults=[FaultView(kind=one.kind, seq=one.seq, detail=one.detail) for one in found])
+
+
+async def repair(call: Call) -> Faults:
+    """Make the history acceptable to every provider; answers what was wrong. Nothing is deleted."""
+    found = await call.hub.messages.repair(call.session_id)
+    return Faults(faults=[FaultView(kind=one.kind, seq=one.seq, detail=one.detail) for one in found])
 
 
 async def turns(call: Call, query: TurnRange) -> Turns:
@@ -211,5 +363,17 @@ ROUTES: Final = (
     Route("DELETE", f"{_AT}/messages", clear, permission="messages.delete", errors=_CHANGE),
     Route("POST", f"{_AT}/messages/pop", pop, permission="messages.delete", errors=_CHANGE),
     Route("GET", f"{_AT}/window", window, permission="messages.read", errors=_NONE, run=True),
+    Route(
+        "GET",
+        f"{_AT}/objects/{{hash}}",
+        get_object,
+        permission="messages.read",
+        errors=(*_NONE, NotFoundError),
+        run=True,
+        media="application/octet-stream",
+    ),
+    Route("PATCH", f"{_AT}/messages/{{seq}}", pin, permission="messages.update", errors=(*_CHANGE, NotFoundError)),
+    Route("GET", f"{_AT}/check", check, permission="messages.read", errors=_NONE),
+    Route("POST", f"{_AT}/repair", repair, permission="messages.append", errors=(*_CHANGE, StaleSequenceError)),
     Route("GET", f"{_AT}/turns", turns, permission="messages.read", errors=_NONE, run=True),
 )

@@ -8,7 +8,8 @@ import msgspec
 
 from alcove import limits
 from alcove.clock import seconds
-from alcove.messages.model import Message, Part, Turn
+from alcove.messages.content import Part
+from alcove.messages.model import PINNED, Message, Turn
 from alcove.runs.model import Run
 from alcove.server.call import Call
 from alcove.sessions.model import Session
@@ -116,6 +117,10 @@ class MessageView(msgspec.Struct, frozen=True, kw_only=True):
         tool_calls: What an assistant asks tools to do, as the provider gave it.
         tool_call_id: Which call a tool message answers.
         metadata: The caller's own facts; Alcove's about an answer.
+        usage: What the provider reported for it.
+        summary_of: The first and the last `seq` that it stands for, when it is a summary.
+        pinned: There when it goes into every window.
+        repaired: There when a repair wrote it.
     """
 
     seq: int
@@ -128,6 +133,10 @@ class MessageView(msgspec.Struct, frozen=True, kw_only=True):
     tool_calls: list[Part] | msgspec.UnsetType = msgspec.UNSET
     tool_call_id: str | msgspec.UnsetType = msgspec.UNSET
     metadata: Metadata | msgspec.UnsetType = msgspec.UNSET
+    usage: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
+    summary_of: list[int] | msgspec.UnsetType = msgspec.UNSET
+    pinned: bool | msgspec.UnsetType = msgspec.UNSET
+    repaired: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class MessageList(msgspec.Struct, frozen=True, kw_only=True):
@@ -279,6 +288,10 @@ def message_view(message: Message) -> MessageView:
         tool_calls=detail.tool_calls or msgspec.UNSET,
         tool_call_id=detail.tool_call_id or msgspec.UNSET,
         metadata=detail.metadata or msgspec.UNSET,
+        usage=detail.usage or msgspec.UNSET,
+        summary_of=[detail.summary_of.first, detail.summary_of.last] if detail.summary_of else msgspec.UNSET,
+        pinned=True if message.kept == PINNED else msgspec.UNSET,
+        repaired=True if message.repaired else msgspec.UNSET,
     )
 
 

@@ -263,7 +263,7 @@ class MessagesContract:
         assert await messages.clear(session_id) == 1
         assert await messages.clear(session_id) == 0
         assert await messages.last(session_id) == []
-        assert await messages.window(session_id) == []
+        assert (await messages.window(session_id)).messages == []
         assert await messages.pop(session_id) == []
         assert len((await messages.page(session_id, hidden=True)).messages) == 2
         assert (await messages.append_turn(session_id, "c", "d")).first_seq == 3

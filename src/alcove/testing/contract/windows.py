@@ -65,9 +65,11 @@ class WindowsContract:
         visible = [one for one in everything if not one.hidden and one.seq > past.cleared]
 
         assert await messages.last(session_id, limit) == visible[-limit:]
-        assert await messages.window(session_id, rounds=rounds) == rounds_of(visible, past.failed, rounds)
+        window = await messages.window(session_id, rounds=rounds)
+        assert window.messages == rounds_of(visible, past.failed, rounds)
         earlier = [one for one in visible if one.seq < at]
-        assert await messages.window(session_id, rounds=rounds, before=at) == rounds_of(earlier, past.failed, rounds)
+        window = await messages.window(session_id, rounds=rounds, before=at)
+        assert window.messages == rounds_of(earlier, past.failed, rounds)
         for hidden, expected in ((False, visible), (True, everything)):
             assert await _ascending(messages, session_id, limit, hidden) == expected
             assert await _descending(messages, session_id, limit, hidden) == expected
@@ -112,7 +114,7 @@ class WindowsContract:
         session_id = (await Sessions(database).create()).id
         messages = Messages(database)
         await messages.append(session_id, [Draft("user", "a")] + [Draft("assistant", "b")] * 70)
-        assert await messages.window(session_id) == []
+        assert (await messages.window(session_id)).messages == []
         assert len(await messages.window(session_id, before=60)) == 59
 
     async def test_a_session_of_100_000_messages_reads_and_appends(self, database: Database, long_session: str) -> None:
@@ -132,9 +134,10 @@ class WindowsContract:
 
 def rounds_of(visible: Sequence[Message], failed: set[int], rounds: int) -> list[Message]:
     """Return the window of a history, the slow and plain way."""
-    shown = [one for one in visible if one.turn not in failed]
+    front = [one for one in visible if one.role in {"system", "developer"}]
+    shown = [one for one in visible if one.turn not in failed and one not in front]
     starts = [i for i, one in enumerate(shown) if one.role == "user"]
-    return shown[starts[-rounds:][0] :] if starts else []
+    return front + (shown[starts[-rounds:][0] :] if starts else [])
 
 
 async def _write(database: Database, session_id: str, past: Past) -> None:
