@@ -33,6 +33,7 @@ PLAN: dict[str, tuple[str, ...]] = {
     "dialog": ("alcove",),
     "live": ("alcove",),
     "window": ("alcove",),
+    "searched": ("alcove",),
 }
 # Measured in this process, not in a store's.
 STARTS = {
@@ -82,6 +83,7 @@ TARGETS = (
     Target("the same records, over raw ids alone", "listing", "records_ms", "alcove", "raw", at_most=5, against="ms"),
     Target("10 rounds of 100,000 messages, over the raw query", "window", "over_raw", "alcove", "", at_most=2),
     Target("8,000 tokens of 100,000 messages, ms", "window", "tokens_ms", "alcove", "", at_most=5),
+    Target("append with search on, until indexed, over off", "searched", "on_over_off", "alcove", "", at_least=0.5),
     Target("10,000 sessions, 100 read, MiB resident", "memory", "mib", "alcove", "", at_most=60),
     Target("a dialog's step over an append, one task", "dialog", "alone", "alcove", "", at_most=1.3),
     Target("a dialog's step over an append, 64 tasks", "dialog", "many", "alcove", "", at_most=1.3),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
+import random
 import sqlite3
 import statistics
 import subprocess
@@ -140,6 +142,48 @@ async def window(store: Store, reads: int = 300) -> Numbers:
             assert 7000 < (fitting.tokens or 0) <= 8000
     middle = {name: statistics.median(found) for name, found in times.items()}
     return {"over_raw": middle["ours"] / middle["raw"], "tokens_ms": middle["tokens"] * 1000}
+
+
+async def searched(store: Store, *, sessions: int = 200, turns: int = 20, tasks: int = 64) -> Numbers:
+    """Appends with search on, until the index has caught up, over those with it off; and a search of what is there.
+
+    The text is of 20,000 words that are as frequent as words are: an index of one text said again costs little.
+    """
+    from alcove.database.aside import AsideDatabase
+    from alcove.search.service import Search
+
+    assert isinstance(store, Ours)
+    chance = random.Random(1)
+    words = [f"w{number:x}" for number in range(20_000)]
+    weights = list(itertools.accumulate(1 / rank for rank in range(1, len(words) + 1)))
+    texts = [" ".join(chance.choices(words, cum_weights=weights, k=70)) for _ in range(2000)]
+    search = Search(store.db, AsideDatabase(store.path + ".search"))
+
+    async def all_turns(prefix: str) -> float:
+        names = [await store.session("u", f"{prefix}{number}") for number in range(sessions)]
+        await search.catch_up()
+
+        async def work(start: int) -> None:
+            for name in names[start::tasks]:
+                for _ in range(turns):
+                    await store.messages.append_turn(name, texts[chance.randrange(2000)], texts[chance.randrange(2000)])
+
+        started = time.perf_counter()
+        following = asyncio.create_task(search.follow()) if prefix == "on" else None
+        await asyncio.gather(*(work(start) for start in range(tasks)))
+        if following:
+            await search.catch_up()
+            assert await search.lag() == 0
+            following.cancel()
+        return time.perf_counter() - started
+
+    off, on = await all_turns("off"), await all_turns("on")
+    started = time.perf_counter()
+    found = await search.find("w1f w2a")
+    took = time.perf_counter() - started
+    assert found.hits
+    await search.close()
+    return {"on_over_off": off / on, "find_ms": took * 1000}
 
 
 async def memory(store: Store) -> Numbers:
@@ -285,6 +329,7 @@ WORKLOADS: dict[str, Callable[[Store], Awaitable[Numbers]]] = {
     "dialog": lambda store: dialog(_ours(store)),
     "live": lambda store: live(_ours(store)),
     "window": window,
+    "searched": searched,
     "own": lambda store: processes(store, shared=False),
     "shared": lambda store: processes(store, shared=True),
 }

@@ -12,6 +12,7 @@ from alcove import ids
 from alcove.agents.catalog import Catalog
 from alcove.archive.service import Archive
 from alcove.clock import Clock, Micros
+from alcove.database.aside import AsideDatabase
 from alcove.database.op import Database, Statement, Steps
 from alcove.database.opening import open_database
 from alcove.dialogs.service import Dialogs
@@ -25,6 +26,7 @@ from alcove.runs.service import Runs
 from alcove.runs.working import Workshop
 from alcove.sandbox.service import Sandbox
 from alcove.sandbox.vector import DEFAULT_MINIMUM, GUARANTEES
+from alcove.search.service import Search
 from alcove.sessions.service import Sessions
 from alcove.settings import Settings, load
 from alcove.workspaces.base import installation as base_installation
@@ -45,6 +47,7 @@ class Alcove:
         dialogs: Declared state machines with slots, one in a session.
         keys: Who may call the server, and as what.
         objects: The large parts of messages, by hash.
+        search: Messages and titles by their words.
         events: What runs said.
         workspaces: Files of sessions; None when opened without.
         agents: Who can answer; `hub.agents.register` adds a function.
@@ -66,6 +69,7 @@ class Alcove:
         self.objects = Objects(database, folder / installation if passing else folder, passing=passing)
         self.messages = Messages(database, self.objects)
         self.dialogs = Dialogs(database)
+        self.search = _search(settings, database, self.objects)
         self.keys = Keys(database)
         self.events = Events(database)
         self.agents = Catalog(settings.agents, file=settings.file)
@@ -101,6 +105,7 @@ class Alcove:
     async def _forget(self, session_id: str) -> None:
         """Remove what is kept of a session besides its rows and folder."""
         await self.objects.release(session_id)
+        await self.search.forget(session_id)
 
     async def probe(self) -> None:
         """Write a row and wait until it is durable: raises the DatabaseError that a real write would get."""
@@ -175,12 +180,16 @@ async def open(  # noqa: A001 - `alcove.open` is the name that a newcomer guesse
             await opened.write(_keep, "base", str(settings.base))
         hub = Alcove(settings, opened, installation, places)
         stack.push_async_callback(hub.objects.close)
+        stack.push_async_callback(hub.search.close)
         stack.push_async_callback(hub.runs.close)
         await hub.runs.recover()
         watching = asyncio.create_task(hub.runs.watch())
         stack.callback(watching.cancel)
         sweeping = asyncio.create_task(hub.objects.watch())
         stack.callback(sweeping.cancel)
+        if settings.search:
+            following = asyncio.create_task(hub.search.follow())
+            stack.callback(following.cancel)
         yield hub
 
 
@@ -246,6 +255,19 @@ def _make_home(home: Path) -> None:
         ) from error
 
 
+def _search(settings: Settings, database: Database, objects: Objects) -> Search:
+    """Return the search; its index is beside a SQLite file, and on PostgreSQL in the database itself."""
+    if database.kind == "postgres":
+        return Search(database, database, objects)
+    index = AsideDatabase(_index_path(settings) if database.kind == "sqlite" else ":memory:")
+    return Search(database, index, objects, remove=index.remove)
+
+
+def _index_path(settings: Settings) -> str:
+    path = Path(settings.database.removeprefix("sqlite:///"))
+    return str(path.with_name(f"{path.stem}.search{path.suffix}"))
+
+
 def _objects_path(settings: Settings) -> Path:
     """Return the folder of objects: a SQLite file outside the home has its own beside it, whoever opens it where."""
     if settings.database.startswith("sqlite:///"):
@@ -261,6 +283,7 @@ def _hidden(settings: Settings) -> tuple[str, ...]:
     if settings.database.startswith("sqlite:///"):
         paths += [
             Path(settings.database.removeprefix("sqlite:///")),
+            Path(_index_path(settings)),
             _objects_path(settings),
         ]
     if settings.file is not None:

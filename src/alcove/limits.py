@@ -72,6 +72,22 @@ TOLD_LEASE_S: Final = 60  # whoever took a time-out and did not say that it is t
 TOLD_AGE_S: Final = 24 * 3600  # older time-outs are news to nobody
 EXPECTED_STEPS: Final = 2  # tries of a step: one that hopes to be alone, one that has locked the session
 
+# Search.
+SEARCH_QUERY_CHARS: Final = 256
+SEARCH_TERMS: Final = 16  # words and phrases of one query
+SEARCH_HITS: Final = 50  # of one answer
+SEARCH_CANDIDATES: Final = 200  # newest places that have every term, looked at for one answer
+SEARCH_CANDIDATE_CHARS: Final = 4 * MIB  # of text, looked at for one answer
+SEARCH_TEXT_CHARS: Final = 64 * KIB  # of one message that are indexed; PostgreSQL takes 1 MiB of words for one place
+SEARCH_PLACE_MESSAGES: Final = 32  # messages that are found together, and then looked at one by one
+SEARCH_TOKEN_CHARS: Final = 64  # of a word: longer ones are no words
+SEARCH_BATCH_SESSIONS: Final = 64  # that one step of the indexing reads
+SEARCH_BATCH_MESSAGES: Final = 512
+SEARCH_BATCH_CHARS: Final = MIB
+SEARCH_SNIPPET_CHARS: Final = 160
+SEARCH_POLL_S: Final = 0.5  # how far the index may be behind a session that was left alone
+SEARCH_PATIENCE_S: Final = 0.25  # how long a search waits for the index to catch up before it answers
+
 # Files.
 PATH_BYTES: Final = 4095  # Linux PATH_MAX, less its NUL
 NAME_BYTES: Final = 255  # Linux NAME_MAX

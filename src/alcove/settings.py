@@ -56,6 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         read: Further paths that every run may read.
         agent: Name of the agent that answers when none is named.
         trust_host_agents: Whether the server starts although an agent that may reach the host's network can reach it.
+        search: Whether histories are indexed as they grow.
         log: Form of log lines.
         agents: The tables `[agents.NAME]` as written.
         file: The configuration file that was read.
@@ -77,6 +78,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     read: tuple[Path, ...]
     agent: str
     trust_host_agents: bool
+    search: bool
     log: LogFormat
     agents: Mapping[str, Table]
     file: Path | None
@@ -383,6 +385,7 @@ _SETTINGS: Final = (
     _Setting("allowed_hosts", "ALCOVE_ALLOWED_HOSTS", "allowed_hosts", list, [], _words, '["alcove.example.org"]'),
     _Setting("agent", "ALCOVE_AGENT", "agent", str, "shell", _text, '"shell"'),
     _Setting("trust_host_agents", "ALCOVE_TRUST_HOST_AGENTS", "trust_host_agents", bool, False, _as_is, "true"),
+    _Setting("search", "ALCOVE_SEARCH", "search", bool, True, _as_is, "true"),
     _Setting("log", "ALCOVE_LOG", "log", str, "text", _one_of("text", "json"), '"text"'),
     _Setting("sandbox.rung", "ALCOVE_SANDBOX", "rung", str, "auto", _one_of(*get_args(Rung)), '"auto"'),
     _Setting("sandbox.minimum", "ALCOVE_SANDBOX_MINIMUM", "minimum", list, None, _minimum, '["none"]'),

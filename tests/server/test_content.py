@@ -1,4 +1,4 @@
-"""Windows, large parts and repair over HTTP."""
+"""Windows, large parts, repair and search over HTTP."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import base64
 import hashlib
 import os
 from typing import Any
+from urllib.parse import quote
 
+import pytest
+
+from alcove.hub import Alcove
 from server.asgi import Client
 
 AT = "/api/v1/sessions"
@@ -90,3 +94,18 @@ async def test_a_damaged_history_is_checked_and_repaired(call: Client, own: str)
     assert (await call("GET", f"{AT}/{own}/check")).json()["faults"] == []
     assert (await call("GET", f"{AT}/{own}/window")).json()["messages"][-1]["repaired"]
     assert (await call("GET", f"{AT}/none/check")).status == 404
+
+
+@pytest.mark.parametrize("query", ["天气", "weather", "weath*"])
+async def test_messages_are_found(hub: Alcove, call: Client, own: str, query: str) -> None:
+    await _append(call, own, {"role": "user", "content": "今天天气很好 nice weather"})
+    await hub.search.catch_up()  # a search waits for it too, but not long, and a machine may be busy
+    query = quote(query)
+    answer = await call("GET", f"/api/v1/search?q={query}&session_id={own}")
+    [hit] = answer.json()["hits"]
+    assert (hit["session_id"], hit["seq"], hit["role"]) == (own, 1, "user")
+    assert hit["marks"]
+    assert answer.json()["behind"] == 0
+    assert (await call("GET", f"/api/v1/search?q={query}&user_id=nobody")).json()["hits"] == []
+    assert (await call("GET", "/api/v1/search?q=!")).status == 400
+    assert (await call("GET", "/api/v1/search")).status == 400

@@ -221,3 +221,24 @@ async def _ask(client: Client, route: Route, path: str) -> Answer:
     json = {} if route.body else None
     endless = route.path.endswith("/watch")
     return await client(route.method, path, json, headers={"x-request-id": "r"}, leaves=endless)
+
+
+async def test_a_search_finds_what_exists_for_its_caller(hub: Alcove, callers: Callers, ana: Client, hers: str) -> None:
+    await hub.search.catch_up()
+    found = {
+        "ana": (await ana("GET", "/api/v1/search?q=hers")).json()["hits"],
+        "service": (await (await callers.holder("service"))("GET", "/api/v1/search?q=hers")).json()["hits"],
+        "bob": (await (await callers.holder("user", user_id="bob"))("GET", "/api/v1/search?q=hers")).json()["hits"],
+        "other": (await (await callers.holder("service", tenant="other"))("GET", "/api/v1/search?q=hers")).json()[
+            "hits"
+        ],
+    }
+    assert {name: [hit["session_id"] for hit in hits] for name, hits in found.items()} == {
+        "ana": [hers],
+        "service": [hers],
+        "bob": [],
+        "other": [],
+    }
+    assert (await ana("GET", "/api/v1/search?q=hers&user_id=bob")).status == 403
+    bob = await callers.holder("user", user_id="bob")
+    assert (await bob("GET", f"/api/v1/search?q=hers&session_id={hers}")).json()["hits"] == []

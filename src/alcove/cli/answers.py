@@ -12,6 +12,7 @@ from alcove.messages.content import Part
 from alcove.messages.model import Detail, Message
 from alcove.principals.model import Key
 from alcove.runs.model import Run
+from alcove.search.model import Found, Hit
 from alcove.sessions.model import Session
 from alcove.values import Json, Metadata
 from alcove.workspaces.model import Extracted, File, Kind, Listing
@@ -192,6 +193,46 @@ class DefinitionAnswer(msgspec.Struct):
     """What a dialog was declared as."""
 
     definition: msgspec.Raw
+
+
+class HitAnswer(msgspec.Struct, kw_only=True):
+    """A place that was found, as it goes over the wire."""
+
+    session_id: str
+    seq: int
+    role: str
+    snippet: str
+    marks: list[tuple[int, int]]
+    score: float
+    title: str
+    user_id: str
+    created_at: float
+
+    def record(self) -> Hit:
+        """Return it as the hub would."""
+        return Hit(
+            session_id=self.session_id,
+            seq=self.seq,
+            role=self.role,
+            snippet=self.snippet,
+            marks=self.marks,
+            score=self.score,
+            title=self.title,
+            user_id=self.user_id,
+            created_us=_micros(self.created_at),
+        )
+
+
+class FoundAnswer(msgspec.Struct, kw_only=True):
+    """The answer to a search."""
+
+    hits: list[HitAnswer]
+    more: bool
+    behind: int
+
+    def record(self) -> Found:
+        """Return it as the hub would."""
+        return Found(hits=[one.record() for one in self.hits], more=self.more, behind=self.behind)
 
 
 class RunAnswer(msgspec.Struct, kw_only=True):

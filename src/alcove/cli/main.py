@@ -40,6 +40,7 @@ _COMMANDS: Final = {
     "cp": _Place("files", "cp", "Copy files into a session, out of it, or between two."),
     "tail": _Place("runs", "tail", "Show what happens in the runs of a session, while it happens."),
     "runs": _Place("runs", "runs", "List runs, newest first."),
+    "search": _Place("search", "search", "Find messages and titles by their words."),
     "rm": _Place("sessions", "rm", "Move sessions and their descendants to the trash."),
     "dialog": _Place("dialog", "dialog", "Check and draw a dialog, show where a session is in one."),
     "export": _Place("exporting", "export", "Write sessions to a file: FILE.json, FILE.alcove."),

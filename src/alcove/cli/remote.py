@@ -19,6 +19,7 @@ import msgspec
 
 from alcove import limits
 from alcove.cli import answers
+from alcove.cli.finding import RemoteSearch
 from alcove.cli.wire import UnreachableError, Wire, at
 from alcove.dialogs.loading import decoded
 from alcove.dialogs.model import Definition, Dialog, Step
@@ -52,6 +53,7 @@ class Remote:
         self.sessions = RemoteSessions(wire)
         self.messages = RemoteMessages(wire)
         self.dialogs = RemoteDialogs(wire)
+        self.search = RemoteSearch(wire)
         self.runs = RemoteRuns(wire)
         self.events = RemoteEvents(wire)
         self.workspaces = RemoteWorkspaces(wire)

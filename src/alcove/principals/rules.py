@@ -42,6 +42,7 @@ LEAST: Final[dict[str, Role]] = {
     "runs.cancel": Role.USER,
     "runs.read": Role.USER,
     "runs.start": Role.USER,
+    "search.read": Role.USER,
     "sessions.create": Role.USER,
     "sessions.delete": Role.USER,
     "sessions.read": Role.USER,

@@ -71,9 +71,9 @@ def insert(now: Micros, new: NewSession) -> Steps[None]:
         raise AlreadyExistsError(f"session {new.id} exists", field="session_id", remedy="choose another id")
     yield Statement(
         "INSERT INTO heads (session_id, last_seq, cleared_seq, message_count, turn_count, child_count, "
-        "last_activity, idle_limit, trashed, epoch, lease_run, lease_until) "
-        "VALUES (?, 0, 0, 0, 0, 0, ?, ?, 0, 0, '', 0)",
-        (new.id, now, new.ttl_us),
+        "last_activity, idle_limit, trashed, epoch, lease_run, lease_until, indexed_seq) "
+        "VALUES (?, 0, 0, 0, 0, 0, ?, ?, 0, 0, '', 0, ?)",
+        (new.id, now, new.ttl_us, -1 if new.title else 0),
     )
     yield from _index_metadata(new.tenant, new.id, now, new.indexed)
 
@@ -283,6 +283,10 @@ def update(now: Micros, session_id: str, changes: Changes, version: int | None) 
     _check_version(session_id, new_version - 1, version)
     if isinstance(changes.title, str):
         yield Statement("UPDATE sessions SET title = ? WHERE id = ?", (changes.title, session_id))
+        # For the search index: below 0, the title waits.
+        yield Statement(
+            "UPDATE heads SET indexed_seq = -(indexed_seq + 1) WHERE session_id = ? AND indexed_seq >= 0", (session_id,)
+        )
     if isinstance(changes.agent, str):
         yield Statement("UPDATE sessions SET agent = ? WHERE id = ?", (changes.agent, session_id))
     if not isinstance(changes.metadata, msgspec.UnsetType):

@@ -35,6 +35,7 @@ from alcove.runs import (
     grants as _alcove_runs_grants,
     model as _alcove_runs_model,
 )
+from alcove.search import model as _alcove_search_model
 from alcove.sessions import heads as _alcove_sessions_heads, model as _alcove_sessions_model
 from alcove.sync import doors as _alcove_sync_doors
 from alcove.workspaces import (
@@ -66,6 +67,8 @@ class Alcove:
     def objects(self) -> Objects: ...
     @property
     def runs(self) -> Runs: ...
+    @property
+    def search(self) -> Search: ...
     @property
     def sessions(self) -> Lifecycle: ...
     @property
@@ -477,6 +480,41 @@ class Runs:
 
     def watch(self) -> None:
         """Recover again and again, so that the end of another process is noticed. Goes on until it is cancelled."""
+
+class Search:
+    """Finds messages and titles by their words."""
+    def catch_up(self) -> int:
+        """Index everything that is there now; return how many messages and titles that were. Safe to be cancelled."""
+
+    def close(self) -> None:
+        """Let go of the index, where it is a database of its own."""
+
+    def find(
+        self,
+        query: str,
+        *,
+        tenant: str = "default",
+        user_id: str | None = None,
+        app: str | None = None,
+        session_id: str | None = None,
+        limit: int = 20,
+    ) -> _alcove_search_model.Found:
+        """Find messages and titles that have every word of a query."""
+
+    def follow(self) -> None:
+        """Index what is appended, by whatever process, for as long as this is not cancelled."""
+
+    def forget(self, session_id: str) -> None:
+        """Take everything of a session out of the index: before its rows go, and after it is in the trash."""
+
+    def lag(self) -> int:
+        """Return how many messages and titles the index does not have yet."""
+
+    def places(self, session_id: str) -> int:
+        """Return how many places of a session the index has."""
+
+    def rebuild(self) -> int:
+        """Make the index anew from the histories; return how many messages and titles are in it."""
 
 class Lifecycle:
     """Sessions with their folders and their ends. Sessions that it returns singly are handles."""

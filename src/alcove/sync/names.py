@@ -15,5 +15,6 @@ NAMES: Final = {
     "Messages": "alcove.messages.service:Messages",
     "Objects": "alcove.objects.service:Objects",
     "Runs": "alcove.runs.service:Runs",
+    "Search": "alcove.search.service:Search",
     "Workspaces": "alcove.workspaces.service:Workspaces",
 }
