@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,6 +47,86 @@ def test_what_was_said_and_run(run: Run, place: Path) -> None:
     grown("export.json.txt", steady(run("export", "-", "ana").output), place)
     golden("rm.piped.txt", run("rm", "ana").output, place)
     grown("rm.json.txt", run("rm", "new", "--json").output, place)
+
+
+# What a person types, with names that a terminal would obey, and the exit codes.
+TYPED = (
+    ("create --id ana --title TITLE --metadata n=TITLE", 0),
+    ("create --id kid --parent ana --title TITLE", 0),
+    (r"""exec ana -- sh -c 'mkdir sub; touch "$(printf "file \033[31m\007\302\233")" sub/deep; ls sub'""", 0),
+    ("list", 0),
+    ("children ana --tree", 0),
+    ("files ana", 0),
+    ("files ana --long", 0),
+    ("files ana --tree", 0),
+    ("cat ana:NAME", 0),
+    ("cat ana:missing-NAME", 5),
+    ("cp ana:. out", 0),
+    ("cp out/sub kid:", 0),
+    ("cp NAME kid:", 5),
+    ("detail ana", 0),
+    ("tail ana", 0),
+    ("dialog check bad.toml", 2),
+    ("dialog draw good.toml", 0),
+    ("dialog show ana", 5),
+    ("export tree.alcove ana", 0),
+    ("export tree.alcove ana", 3),
+    ("import tree.alcove --dry-run", 0),
+    ("import tree.alcove", 0),
+    ("import NAME.alcove", 2),
+    ("import session-dirs old", 1),
+    ("import json-sessions old", 1),
+    ("key create --label TITLE", 2),
+    ("key create --label Ana", 0),
+    ("key ls", 0),
+    ("scratch dir --app skill --root . --trace-id one", 0),
+    ("scratch ls --app skill --root .", 0),
+    ("scratch sweep --app skill --root . --older-than 0s --dry-run", 0),
+    ("rm --dry-run ana", 0),
+    ("rm ana", 0),
+    ("list --status trashed", 0),
+    ("rm --purge --force ana", 0),
+)
+NAME = "file \x1b[31m\x07\x9b"
+DIALOG = """
+name = "photo"
+version = 1
+start = "waiting"
+[events.sent]
+[states.waiting.on]
+sent = "there"
+[states.there]
+final = true
+"""
+
+
+@pytest.mark.parametrize("columns", [None, 80])
+def test_no_name_does_harm_whatever_shows_it(
+    run: Run, place: Path, monkeypatch: pytest.MonkeyPatch, frozen: Callable[[int], None], columns: int | None
+) -> None:
+    monkeypatch.setenv("ALCOVE_SANDBOX", "none")
+    frozen(0)
+    (place / "good.toml").write_text(DIALOG)
+    (place / "bad.toml").write_text(DIALOG + '[states."\\u001b[2J"]\n')
+    (place / "old" / NAME).mkdir(parents=True)
+    (place / "old" / f"{NAME}.json").write_text("{}")
+    told: list[str] = []
+    for line, code in TYPED:
+        words = [word.replace("TITLE", HOSTILE).replace("NAME", NAME) for word in shlex.split(line)]
+        result = run(*words, columns=columns, exit_code=code)
+        told.append(f"$ alcove {line}\n{result.output}")
+    text = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(told))  # our own colours
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", text)
+    golden(f"typed.{columns or 'piped'}.txt", faceless(text), place)
+
+
+def faceless(text: str) -> str:
+    """Leave out ids, secrets, times and sizes that differ each time."""
+    text = re.sub(r"alcove_[\w-]+", "<secret>", steady(text))
+    text = re.sub(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?Z?", "<time>", text)
+    text = re.sub(r"\b[0-9a-f]{8}-[0-9a-f-]+…", "<id>", text)
+    text = re.sub(r"\d+s ago", "<ago>", text)
+    return re.sub(r"\b[\d.]+ [KM]iB|\b(8192|12288)\b", "<size>", text)
 
 
 def steady(text: str) -> str:

@@ -211,9 +211,9 @@ def draw(root: str, below: Mapping[str, Sequence[tuple[str, str]]]) -> None:
 
 
 @contextmanager
-def progress(label: str, total: int) -> Generator[Callable[[int], None]]:
+def progress(label: str, total: int, *, shown: bool = True) -> Generator[Callable[[int], None]]:
     """Show how far a long work has come, on a terminal only; what is given is called with the steps made."""
-    if not sys.stderr.isatty():
+    if not shown or not sys.stderr.isatty():
         yield lambda _: None
         return
     with click.progressbar(length=total, label=visible(label)[:30], file=sys.stderr) as bar:

@@ -198,12 +198,16 @@ async def rm(session_ids: tuple[str, ...], purge: bool, force: bool, dry_run: bo
             output.note("nothing was removed")
             raise click.exceptions.Exit(output.ERROR)
         receipts: list[Receipt] = []
-        for session in named:
-            # One that was named may have gone with another one above it.
-            if not any(session.id in receipt.sessions for receipt in receipts):
-                receipts.append(await hub.sessions.delete(session.id, purge=purge))
-                if not as_json:
-                    click.echo("\n".join(receipts[-1].sessions))
+        # On a terminal the ids that come are the progress.
+        shown = output.terminal_columns() is not None and not as_json
+        with output.progress("removing", len(going), shown=not shown) as step:
+            for session in named:
+                # One that was named may have gone with another one above it.
+                if not any(session.id in receipt.sessions for receipt in receipts):
+                    receipts.append(await hub.sessions.delete(session.id, purge=purge))
+                    step(len(receipts[-1].sessions))
+                    if not as_json:
+                        click.echo("\n".join(receipts[-1].sessions))
     if as_json:
         output.write_json({"removed": [msgspec.to_builtins(receipt) for receipt in receipts]})
         return
