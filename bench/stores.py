@@ -250,12 +250,15 @@ class Ours(Store):
         with sqlite3.connect(self.path) as db:
             for at, (user, sid, count) in enumerate(sessions):
                 db.execute(
-                    "INSERT INTO sessions VALUES "
+                    "INSERT INTO sessions (id, tenant, app, user_id, key, parent_id, root_id, depth, title, agent, "
+                    "metadata, pinned, ttl, version, created_at, trash_id, trashed_at) VALUES "
                     "(?, 'default', '', ?, NULL, '', ?, 0, '', '', '{}', 0, 0, 1, ?, '', 0)",
                     (sid, user, sid, at),
                 )
                 db.execute(
-                    "INSERT INTO heads VALUES (?, ?, 0, ?, ?, 0, ?, 0, 0, 0, '', 0, 0, '', 0)",
+                    "INSERT INTO heads (session_id, last_seq, cleared_seq, message_count, turn_count, child_count, "
+                    "last_activity, idle_limit, trashed, epoch, lease_run, lease_until) "
+                    "VALUES (?, ?, 0, ?, ?, 0, ?, 0, 0, 0, '', 0)",
                     (sid, count, count, (count + 1) // 2, at),
                 )
                 db.executemany(

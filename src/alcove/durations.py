@@ -47,8 +47,8 @@ def duration_text(seconds: int | None) -> str:
     return f"{seconds // _UNIT_S[unit]}{unit}"
 
 
-def ttl_us(ttl_s: float | None) -> Micros:
-    """Return a time to live in microseconds; 0 stands for never.
+def ttl_us(ttl_s: float | None, *, field: str = "ttl_s") -> Micros:
+    """Return a time to live, or a lifetime, in microseconds; 0 stands for never.
 
     Raises:
         InvalidError: Not above 0, or longer than `limits.TTL_S`.
@@ -57,8 +57,8 @@ def ttl_us(ttl_s: float | None) -> Micros:
         return 0
     if not 0 < ttl_s <= limits.TTL_S:
         raise InvalidError(
-            f"ttl_s is {ttl_s}",
-            field="ttl_s",
+            f"{field} is {ttl_s}",
+            field=field,
             limit=limits.TTL_S,
             remedy="give seconds above 0, or null for what never expires",
         )

@@ -217,7 +217,7 @@ class EventRefusedError(ConflictError):
 
 
 class SessionExpiredError(ConflictError):
-    """The session has expired: it can be read, but takes no more activity; touch it to revive it."""
+    """The session has expired: it can be read, but takes no more activity; touch it, or give it more time."""
 
     code = "session_expired"
 

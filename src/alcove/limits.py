@@ -207,3 +207,7 @@ PURGE_ROWS: Final = 1000  # rows that one transaction of a purge removes, so tha
 PREFIX_SESSIONS: Final = 5  # sessions named when the beginning of an id fits several
 TURN_S: Final = 0.005  # how often a writer that waits for its turn looks whether it is to flush for the one before
 RUN_CONNECTIONS: Final = 32  # of one run to its socket at once: a run must not take the descriptors of the server
+
+# The end of sessions.
+CLAIM_S: Final = 300  # a call that moves, restores or purges and was not heard of for this long is taken for dead
+RESTORED_S: Final = 86400  # what a session past its end gets when it is restored: a day to give it another

@@ -125,6 +125,20 @@ async def test_a_child_of_another_user_is_not_shown(callers: Callers, ana: Clien
         assert len((await client("GET", f"/api/v1/sessions/{hers}/tree")).json()["sessions"]) == count + 1
 
 
+async def test_what_went_with_anothers_session_comes_back_with_it_only(
+    callers: Callers, ana: Client, hers: str
+) -> None:
+    service, bob = await callers.holder("service"), await callers.holder("user", user_id="bob")
+    child = (await service("POST", f"/api/v1/sessions/{hers}/children", {"user_id": "bob"})).json()["session_id"]
+    await ana("DELETE", f"/api/v1/sessions/{hers}")
+    assert (await bob("POST", f"/api/v1/sessions/{child}/restore")).status == 404
+    assert (await ana("POST", f"/api/v1/sessions/{hers}/restore")).json()["sessions"] == [hers, child]
+    assert (await bob("GET", f"/api/v1/sessions/{child}")).status == 200
+    for path, name in (("/api/v1/trash", "trashings"), ("/api/v1/deeds", "deeds")):
+        other = await callers.holder("service", tenant="rival")
+        assert (await other("GET", path)).json()[name] == []
+
+
 async def test_a_key_of_idempotency_is_its_users_own(callers: Callers, ana: Client) -> None:
     bob = await callers.holder("user", user_id="bob")
     first, second = [

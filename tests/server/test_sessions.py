@@ -238,3 +238,51 @@ async def test_what_is_there_to_run_is_told(call: Client, agents: object) -> Non
     isolation = (await call("GET", "/api/v1/isolation")).json()
     assert isolation["rung"] in {one["rung"] for one in isolation["rungs"]}
     assert isolation["missing"] == []
+
+
+async def test_what_was_deleted_comes_back(call: Client, own: str) -> None:
+    path = f"/api/v1/sessions/{own}"
+    await call("POST", f"{path}/children", {"title": "child"})
+    receipt = (await call("DELETE", f"{path}?receipt=true")).json()
+    [waiting] = (await call("GET", "/api/v1/trash")).json()["trashings"]
+    assert (waiting["trash_id"], waiting["session_id"], waiting["sessions"]) == (receipt["trash_id"], own, 2)
+    assert (waiting["why"], waiting["who"], waiting["step"]) == ("asked", "local", "kept")
+    back = await call("POST", f"{path}/restore")
+    assert (back.status, back.json()["sessions"], back.json()["keyless"]) == (200, receipt["sessions"], [])
+    assert (await call("GET", path)).status == 200
+    assert (await call("GET", "/api/v1/trash")).json() == {"trashings": [], "next_cursor": None}
+    again = await call("POST", f"{path}/restore")
+    assert (again.status, again.json()["code"]) == (409, "conflict")
+    assert (await call("POST", "/api/v1/sessions/nobody/restore")).status == 404
+
+
+async def test_a_key_that_was_taken_is_a_conflict_with_a_remedy(call: Client) -> None:
+    await call("POST", "/api/v1/sessions", {"session_id": "a", "key": "k"})
+    await call("DELETE", "/api/v1/sessions/a")
+    await call("POST", "/api/v1/sessions", {"session_id": "b", "key": "k"})
+    refused = await call("POST", "/api/v1/sessions/a/restore")
+    assert (refused.status, refused.json()["field"]) == (409, "key")
+    assert "without_keys" in refused.json()["remedy"]
+    assert (await call("POST", "/api/v1/sessions/a/restore", {"without_keys": True})).json()["keyless"] == ["a"]
+
+
+async def test_the_log_stays_when_the_session_is_gone(call: Client, own: str) -> None:
+    await call("POST", f"/api/v1/sessions/{own}/messages", {"messages": [{"role": "user", "content": "a"}]})
+    await call("DELETE", f"/api/v1/sessions/{own}?purge=true")
+    deeds = (await call("GET", f"/api/v1/deeds?session_id={own}")).json()["deeds"]
+    assert {(one["what"], one["why"], one["who"]) for one in deeds} == {
+        ("trashed", "asked", "local"),
+        ("purged", "asked", "local"),
+    }
+    [removed] = [one["removed"] for one in deeds if one["removed"]]
+    assert removed["messages"] == 1
+    assert (await call("GET", "/api/v1/deeds?session_id=nobody")).json() == {"deeds": [], "next_cursor": None}
+
+
+async def test_a_lifetime_is_given_shown_and_taken_back(call: Client) -> None:
+    made = (await call("POST", "/api/v1/sessions", {"lifetime_s": 60, "ttl_s": None})).json()
+    assert made["ends_at"] == made["expires_at"] == pytest.approx(made["created_at"] + 60)
+    path = f"/api/v1/sessions/{made['session_id']}"
+    shown = (await call("PATCH", path, {"lifetime_s": None})).json()
+    assert (shown["ends_at"], shown["expires_at"]) == (None, None)
+    assert (await call("PATCH", path, {"lifetime_s": 0})).status == 400

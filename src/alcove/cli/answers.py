@@ -42,6 +42,7 @@ class SessionAnswer(msgspec.Struct, kw_only=True):
     last_seq: int
     pinned: bool
     ttl_s: float | None
+    ends_at: float | None = None
     version: int
     run_id: str | None
     dialog_state: str | None = None
@@ -62,6 +63,7 @@ class SessionAnswer(msgspec.Struct, kw_only=True):
             metadata_json=bytes(self.metadata).decode(),
             pinned=int(self.pinned),
             ttl_us=_micros(self.ttl_s),
+            ends_us=_micros(self.ends_at),
             version=self.version,
             created_us=_micros(self.created_at),
             last_seq=self.last_seq,

@@ -25,7 +25,7 @@ from alcove.dialogs.loading import decoded
 from alcove.dialogs.model import Definition, Dialog, Step
 from alcove.durations import ttl_us
 from alcove.events.model import FINISHED, Event
-from alcove.lifecycle.service import Receipt
+from alcove.lifecycle.model import Receipt
 from alcove.messages.model import Message
 from alcove.principals.model import Issued, Key, KeyPage
 from alcove.runs.model import Reply, Run, RunPage

@@ -44,6 +44,7 @@ def session_json(session: Session, folder: Path | None) -> dict[str, Json]:
         "last_seq": session.last_seq,
         "pinned": bool(session.pinned),
         "ttl_s": seconds(session.ttl_us) if session.ttl_us else None,
+        "ends_at": seconds(session.ends_us) if session.ends_us else None,
         "expires_at": expires_at.timestamp() if expires_at else None,
         "version": session.version,
         "run_id": session.lease_run or None,
@@ -118,8 +119,8 @@ def write_session(session: Session, usage: Usage, folder: Path | None, now: Micr
     def at(us: Micros) -> str:
         return f"{instant(us):%Y-%m-%d %H:%M:%S} UTC ({output.duration(now - us)} ago)"
 
-    left = output.duration(session.last_activity_us + session.ttl_us - now)
-    ends = f", expires in {left}" if session.expires_at and session.status == Status.ACTIVE else ""
+    left = output.duration(session.expires_us - now) if session.expires_us else ""
+    ends = f", expires in {left}" if left and session.status == Status.ACTIVE else ""
     facts = {
         "id": session.id,
         "title": session.title,

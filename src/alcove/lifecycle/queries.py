@@ -6,13 +6,13 @@ import msgspec
 
 from alcove.clock import Micros
 from alcove.database.op import Statement, Steps
+from alcove.lifecycle.model import By, Gone
 
 _SMALL = (
     "DELETE FROM session_metadata WHERE session_id = ?",
     "DELETE FROM session_keys WHERE session_id = ?",
     "DELETE FROM ceilings WHERE session_id = ?",
     "DELETE FROM heads WHERE session_id = ?",
-    "DELETE FROM sessions WHERE id = ?",
 )
 _OF_RUN = (
     "DELETE FROM grant_changes WHERE run_id = ?",
@@ -21,22 +21,24 @@ _OF_RUN = (
 )
 
 
-class Gone(msgspec.Struct, frozen=True):
-    """Rows that one step removed, and whether there is more."""
-
-    messages: int
-    events: int
-    more: bool
-
-
-def purge(now: Micros, session_id: str, limit: int) -> Steps[Gone]:
+def purge(now: Micros, session_id: str, limit: int, by: By | None, before: Gone) -> Steps[tuple[Gone, bool]]:
     """Remove up to `limit` messages, turns, answers or events of a trashed session; with none left, the session itself.
 
     The answer to its creation stays under its idempotency key: a late repetition must not create it anew.
+
+    Args:
+        now: The time.
+        session_id: Which session.
+        limit: How many rows at most.
+        by: Why and by whom, for the log; None leaves no trace.
+        before: What was removed of this session by the steps before.
+
+    Returns:
+        What this step removed, and whether there is more.
     """
     messages = yield from _some("messages", "session_id", session_id, "seq", limit)
     if messages:
-        return Gone(messages, 0, more=True)
+        return Gone(messages=messages, rows=messages), True
     for table, column, value, order in (
         ("turns", "session_id", session_id, "number"),
         ("dialog_steps", "session_id", session_id, "version"),
@@ -44,19 +46,40 @@ def purge(now: Micros, session_id: str, limit: int) -> Steps[Gone]:
         ("idempotency", "scope", f"dialog:{session_id}", "key"),
         ("idempotency", "scope", f"run:{session_id}", "key"),
     ):
-        if (yield from _some(table, column, value, order, limit)):
-            return Gone(0, 0, more=True)
+        if rows := (yield from _some(table, column, value, order, limit)):
+            return Gone(rows=rows), True
     runs = yield Statement("SELECT id FROM runs WHERE session_id = ? LIMIT 1", (session_id,))
     if runs:
         [(run_id,)] = runs
         events = yield from _some("events", "run_id", run_id, "n", limit)
-        if events < limit:
+        ended = events < limit
+        rows = events
+        if ended:
             for sql in _OF_RUN:
-                yield Statement(sql, (run_id,))
-        return Gone(0, events, more=True)
+                rows += len((yield Statement(f"{sql} RETURNING 1", (run_id,))))
+        return Gone(events=events, runs=int(ended), rows=rows), True
+    rows = 0
     for sql in _SMALL:
-        yield Statement(sql, (session_id,))
-    return Gone(0, 0, more=False)
+        rows += len((yield Statement(f"{sql} RETURNING 1", (session_id,))))
+    session = yield Statement("DELETE FROM sessions WHERE id = ? RETURNING trash_id, tenant", (session_id,))
+    gone = Gone(rows=rows + len(session))
+    if session and by:
+        yield deeds(now, [(session_id, *session[0], before + gone)], "purged", by)
+    return gone, False
+
+
+def deeds(now: Micros, sessions: list[tuple[str, str, str, Gone | None]], what: str, by: By) -> Statement:
+    """Return the statement that logs what was done to sessions: each by id, trashing, tenant and what was removed."""
+    return Statement(
+        "INSERT INTO deeds (session_id, trash_id, what, tenant, why, who, created_at, removed) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (session_id, trash_id, what) DO NOTHING",
+        [
+            (session_id, trash_id, what, tenant, by.why, by.who, now)
+            + (msgspec.json.encode(removed).decode() if removed else "",)
+            for session_id, trash_id, tenant, removed in sessions
+        ],
+        many=True,
+    )
 
 
 def _some(table: str, column: str, value: str, order: str, limit: int) -> Steps[int]:

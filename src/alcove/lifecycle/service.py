@@ -15,9 +15,12 @@ from alcove.dialogs.model import Dialog, Step
 from alcove.dialogs.service import Dialogs
 from alcove.errors import SessionBusyError, SessionNotFoundError
 from alcove.events.model import Event
-from alcove.lifecycle import queries
+from alcove.lifecycle import queries, trashing
+from alcove.lifecycle.model import By, DeedPage, Gone, Receipt, Restored, Trashing, TrashPage, Why
+from alcove.lifecycle.trash import Trash
 from alcove.messages.model import Appended, Draft, Message, Window
 from alcove.messages.service import Messages
+from alcove.pages import page_limit
 from alcove.runs.model import Reply
 from alcove.runs.service import Runs
 from alcove.sessions import queries as session_queries
@@ -27,28 +30,6 @@ from alcove.values import Json, Metadata
 from alcove.workspaces.service import Workspaces
 
 _log = logging.getLogger("alcove.sessions")
-
-
-class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """What a deletion did.
-
-    Attributes:
-        trash_id: Names the trashing; everything of it is restored or purged together.
-        sessions: The sessions that went, parents first.
-        purged: Whether they are gone for good; the counts are 0 otherwise.
-        messages: Messages removed, hidden ones included.
-        events: Journal events removed.
-        files: Files removed, those of the homes included.
-        size_bytes: Room given back to the disk.
-    """
-
-    trash_id: str
-    sessions: tuple[str, ...]
-    purged: bool
-    messages: int = 0
-    events: int = 0
-    files: int = 0
-    size_bytes: int = 0
 
 
 class Handle(Session, frozen=True, kw_only=True, eq=False):
@@ -113,7 +94,7 @@ class Handle(Session, frozen=True, kw_only=True, eq=False):
         return await self.sessions.children(self.id, cursor=cursor)
 
     async def update(self, changes: Changes) -> Session:
-        """Change title, agent, metadata, pin or TTL."""
+        """Change title, agent, metadata, pin, TTL or lifetime."""
         return await self.sessions.update(self.id, changes)
 
     async def chat(self, message: str, *, agent: str | None = None) -> Reply:
@@ -131,6 +112,9 @@ class Handle(Session, frozen=True, kw_only=True, eq=False):
 
 class Lifecycle(Sessions):
     """Sessions with their folders and their ends. Sessions that it returns singly are handles.
+
+    Attributes:
+        trash: Does the work of deleting and restoring.
 
     Args:
         database: Where the rows are.
@@ -158,7 +142,7 @@ class Lifecycle(Sessions):
         self._runs = runs
         self._dialogs = dialogs
         self._workspaces = workspaces
-        self._forget = forget
+        self.trash = Trash(database, runs, workspaces, forget)
 
     async def create(
         self,
@@ -172,6 +156,7 @@ class Lifecycle(Sessions):
         agent: str | None = None,
         metadata: Metadata | None = None,
         ttl_s: float | msgspec.UnsetType | None = msgspec.UNSET,
+        lifetime_s: float | None = None,
         tenant: str = "default",
         idempotency_key: str | None = None,
     ) -> Handle:
@@ -186,6 +171,7 @@ class Lifecycle(Sessions):
             agent=agent,
             metadata=metadata,
             ttl_s=ttl_s,
+            lifetime_s=lifetime_s,
             tenant=tenant,
             idempotency_key=idempotency_key,
         )
@@ -211,8 +197,9 @@ class Lifecycle(Sessions):
         await self._database.write(session_queries.trash, session_id, ids.new_id(), 1)
         if self._workspaces:
             await self._workspaces.unmake(session_id)
-        while (await self._database.write(queries.purge, session_id, limits.PURGE_ROWS)).more:
-            pass
+        more = True
+        while more:
+            _, more = await self._database.write(queries.purge, session_id, limits.PURGE_ROWS, None, Gone())
         if request:
             await self._database.write(queries.uncreate, request.scope, request.key)
 
@@ -256,79 +243,91 @@ class Lifecycle(Sessions):
         """Return a session: see `Sessions.get`."""
         return self._handle(await super().get(session_id))
 
-    async def delete(self, session_id: str, *, purge: bool = False, version: int | None = None) -> Receipt:
+    async def delete(
+        self, session_id: str, *, purge: bool = False, version: int | None = None, by: str = "library"
+    ) -> Receipt:
         """Move a session and its descendants to the trash, or remove them for good.
 
         From the first step on nothing new starts in them; what runs is cancelled, and only then do their folders go.
-        A purge that is interrupted is finished by purging the same session again.
+        What is interrupted is finished by the next call, by the janitor, or when the installation is opened again.
 
         Args:
             session_id: Which session.
-            purge: Skip the trash, or empty it of this session.
+            purge: Whether it is gone for good: from outside the trash, or from it.
             version: When given, it goes only when it is at exactly that version; looked at in the transaction that
                 moves it to the trash.
+            by: Who asks; the log keeps it.
 
         Raises:
             VersionMismatchError: It is at another version.
             SessionNotFoundError: There is none of that id, or it is in the trash and `purge` is false.
+            ConflictError: Another call is trashing, restoring or purging it; or its folder cannot be removed.
+            StorageError: Something is mounted in its folder, or the disk failed.
         """
-        trash_id = ids.new_id()
-        went: list[str] = []
-        while step := await self._database.write(
-            session_queries.trash, session_id, trash_id, limits.TREE_SESSIONS, version
-        ):
-            went += step
-        if not went:
-            await self._check_trashed(session_id, purge=purge)
-        elif not purge:
-            for gone in went:
-                await self._runs.cancel_session(gone)
-                if self._workspaces:
-                    await self._workspaces.trash(gone, trash_id)
-        _log.info("session trashed", extra={"session_id": session_id, "trash_id": trash_id, "sessions": len(went)})
+        why = By(Why.ASKED, ids.name(by, field="by"))
         if purge:
-            return await self._purge(session_id)
-        return Receipt(trash_id=trash_id, sessions=tuple(went), purged=False)
-
-    async def _check_trashed(self, session_id: str, *, purge: bool) -> None:
-        session = await self.find(session_id)
-        if session is None or not purge:
+            return await self.trash.purge(session_id, why, version)
+        receipt = await self.trash.put(session_id, why, version)
+        if receipt is None:
+            session = await self.find(session_id)
             raise SessionNotFoundError(
                 f"session {session_id} is in the trash" if session else f"there is no session {session_id}",
                 field="session_id",
                 remedy="purge it to remove it for good" if session else "",
                 session_id=session_id,
             )
+        return receipt
 
-    async def _purge(self, session_id: str) -> Receipt:
-        """Remove a trashed session and what went with it, children first: an interrupted purge finds the rest."""
-        went: list[str] = []
-        messages = events = files = size_bytes = 0
-        trash_id, found = await self._database.read(session_queries.trashing_of, session_id, limits.TREE_SESSIONS)
-        while found:
-            for gone in found:
-                await self._runs.cancel_session(gone)
-                if self._workspaces:
-                    removed = await self._workspaces.purge(gone, trash_id)
-                    files, size_bytes = files + removed.files, size_bytes + removed.size_bytes
-                if self._forget:
-                    await self._forget(gone)
-                more = True
-                while more:
-                    step = await self._database.write(queries.purge, gone, limits.PURGE_ROWS)
-                    messages, events, more = messages + step.messages, events + step.events, step.more
-            went += found
-            _, found = await self._database.read(session_queries.trashing_of, session_id, limits.TREE_SESSIONS)
-        _log.info("session purged", extra={"trash_id": trash_id, "sessions": len(went), "files": files})
-        return Receipt(
-            trash_id=trash_id,
-            sessions=tuple(reversed(went)),
-            purged=True,
-            messages=messages,
-            events=events,
-            files=files,
-            size_bytes=size_bytes,
-        )
+    async def restore(
+        self, session_id: str, *, without_keys: bool = False, as_root: bool = False, by: str = "library"
+    ) -> Restored:
+        """Bring back from the trash exactly what went with one trashing, whichever session of it is named.
+
+        Coming back is activity. A session that is past its end gets a day to be given another one.
+
+        Args:
+            session_id: Any session of the trashing.
+            without_keys: Sessions whose key belongs to another session now come back without.
+            as_root: The session that was trashed comes back as a root, its descendants below it.
+            by: Who asks; the log keeps it.
+
+        Raises:
+            SessionNotFoundError: There is none of that id: it was purged, or never was.
+            AlreadyExistsError: A key belongs to another session now, and `without_keys` is false.
+            ConflictError: It is not in the trash, its parent is neither, another call works on it, or something is in
+                the way of its folder. Then it stays in the trash, whole.
+        """
+        why = By(Why.ASKED, ids.name(by, field="by"))
+        return await self.trash.restore(session_id, why, without_keys=without_keys, as_root=as_root)
+
+    async def trashing(self, session_id: str) -> Trashing | None:
+        """Return the trashing that a session waits in, None when it is not in the trash."""
+        found = await self._database.read(trashing.of_session, session_id)
+        return found[0] if found else None
+
+    async def trashings(
+        self, *, limit: int = limits.PAGE_DEFAULT, cursor: str | None = None, tenant: str = "default"
+    ) -> TrashPage:
+        """List what is in the trash, newest first."""
+        return await self._database.read(trashing.page, tenant, page_limit(limit), cursor)
+
+    async def deeds(
+        self,
+        session_id: str | None = None,
+        *,
+        limit: int = limits.PAGE_DEFAULT,
+        cursor: str | None = None,
+        tenant: str = "default",
+    ) -> DeedPage:
+        """List what went to the trash, came back and was purged, when, why and by whom: newest first.
+
+        Args:
+            session_id: Of this session only.
+            limit: 1 to `limits.PAGE`.
+            cursor: `next_cursor` of the page before.
+            tenant: Whose.
+        """
+        return await self._database.read(trashing.log, tenant, session_id, page_limit(limit), cursor)
 
     def _handle(self, session: Session) -> Handle:
         fields = (getattr(session, name) for name in Session.__struct_fields__)

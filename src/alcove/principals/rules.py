@@ -47,6 +47,7 @@ LEAST: Final[dict[str, Role]] = {
     "sessions.delete": Role.USER,
     "sessions.read": Role.USER,
     "sessions.update": Role.USER,
+    "trash.read": Role.SERVICE,
     "users.read": Role.SERVICE,
 }
 """The least role that has a permission. One that is not here is the administrator's."""

@@ -18,8 +18,14 @@ from alcove.errors import (
     StaleEpochError,
 )
 
+NEVER: Micros = 2**63 - 1  # in `ends_at`; 0 in `idle_limit`
+# When a session expires, of the columns of its head.
+EXPIRES = (
+    "CASE WHEN {0}idle_limit > 0 AND {0}last_activity + {0}idle_limit < {0}ends_at "
+    "THEN {0}last_activity + {0}idle_limit ELSE {0}ends_at END"
+)
 # The session is there, nobody holds it, and it has not expired.
-_FREE = "trashed = 0 AND lease_until <= ? AND (idle_limit = 0 OR last_activity + idle_limit > ?)"
+_FREE = f"trashed = 0 AND lease_until <= ? AND {EXPIRES.format('')} > ?"
 # This run still holds it.
 _HELD = "lease_run = ? AND epoch = ? AND lease_until > ?"
 # The same, expired or not.

@@ -6,6 +6,7 @@ import msgspec
 
 from alcove.clock import Micros
 from alcove.database.op import Statement, Steps
+from alcove.sessions.heads import EXPIRES
 from alcove.sessions.model import NewSession, Session
 from alcove.sessions.queries import get, insert
 
@@ -40,7 +41,7 @@ def live(now: Micros, new: NewSession) -> Steps[Lived]:
     if holder != new.id:
         touched = yield Statement(
             "UPDATE heads SET last_activity = ? WHERE session_id = ? AND trashed = 0 "
-            "AND (idle_limit = 0 OR last_activity + idle_limit > ?) RETURNING session_id",
+            f"AND {EXPIRES.format('')} > ? RETURNING session_id",
             (now, holder, now),
         )
         if touched:
@@ -59,7 +60,7 @@ def active_count(now: Micros, tenant: str, app: str | None) -> Steps[int]:
     condition, values = ("AND k.app = ? ", (app,)) if app is not None else ("", ())
     [[number]] = yield Statement(
         "SELECT COUNT(*) FROM session_keys k JOIN heads h ON h.session_id = k.session_id "
-        f"WHERE k.tenant = ? {condition}AND (h.idle_limit = 0 OR h.last_activity + h.idle_limit > ?)",
+        f"WHERE k.tenant = ? {condition}AND {EXPIRES.format('h.')} > ?",
         (tenant, *values, now),
     )
     return int(number)

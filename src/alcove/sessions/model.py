@@ -15,8 +15,8 @@ class Status(StrEnum):
     """Where a session is in its life."""
 
     ACTIVE = "active"
-    EXPIRED = "expired"  # idle for longer than its TTL: readable, takes no activity but a touch
-    TRASHED = "trashed"  # waits to be restored or purged; not readable
+    EXPIRED = "expired"  # idle for longer than its TTL, or past its end: readable, takes no activity
+    TRASHED = "trashed"  # waits to be restored or purged; not readable. Of a purged one nothing but its deeds is left
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -33,7 +33,7 @@ class Session(msgspec.Struct, frozen=True):
         depth: 0 for a root, its parent's plus one for a child.
         agent: The agent that answers by default, `''` for the installation's.
         metadata_json: `metadata` as stored.
-        version: Counts the changes to title, agent, metadata, pin and TTL, from 1: the ETag.
+        version: Counts the changes to title, agent, metadata, pin, TTL and lifetime, from 1: the ETag.
         created_us: When it was created, microseconds since the epoch.
         last_seq: The `seq` of the last message ever appended, 0 when there is none.
         message_count: Messages that are visible.
@@ -41,6 +41,7 @@ class Session(msgspec.Struct, frozen=True):
         child_count: Direct children outside the trash.
         last_activity_us: The last append, run, file write, touch or `live()`; never a read.
         ttl_us: How long it may be idle before it expires, 0 for ever.
+        ends_us: When it expires whatever happens, 0 for never.
         epoch: Raised whenever somebody takes the right to write.
         lease_run: The run that holds the session, `''` when none does.
         dialog_state: The state of its dialog, `''` when it has none; as of the last thing that happened in it.
@@ -60,6 +61,7 @@ class Session(msgspec.Struct, frozen=True):
     metadata_json: str
     pinned: int
     ttl_us: Micros
+    ends_us: Micros
     version: int
     created_us: Micros
     last_seq: int
@@ -90,7 +92,14 @@ class Session(msgspec.Struct, frozen=True):
     @property
     def expires_at(self) -> datetime | None:
         """When it expires unless something happens; None for never. A pinned session does not expire."""
-        return instant(self.last_activity_us + self.ttl_us) if self.ttl_us and not self.pinned else None
+        return None if self.expires_us is None else instant(self.expires_us)
+
+    @property
+    def expires_us(self) -> Micros | None:
+        """The same in microseconds since the epoch."""
+        ends = [self.ends_us] if self.ends_us else []
+        ends += [self.last_activity_us + self.ttl_us] if self.ttl_us else []
+        return min(ends) if ends and not self.pinned else None
 
 
 class NewSession(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,16 +119,23 @@ class NewSession(msgspec.Struct, frozen=True, kw_only=True):
     metadata_json: str = "{}"
     indexed: tuple[tuple[str, str], ...] = ()
     ttl_us: Micros = 0
+    lifetime_us: Micros = 0
 
 
 class Changes(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Changes to a session; what is UNSET stays as it is."""
+    """Changes to a session; what is UNSET stays as it is.
+
+    Attributes:
+        ttl_s: Seconds it may be idle before it expires; None for ever.
+        lifetime_s: Seconds from now on after which it expires whatever happens; None for never.
+    """
 
     title: str | msgspec.UnsetType = msgspec.UNSET
     agent: str | msgspec.UnsetType = msgspec.UNSET
     metadata: Metadata | msgspec.UnsetType = msgspec.UNSET
     pinned: bool | msgspec.UnsetType = msgspec.UNSET
     ttl_s: float | msgspec.UnsetType | None = msgspec.UNSET
+    lifetime_s: float | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class Filters(msgspec.Struct, frozen=True, kw_only=True):

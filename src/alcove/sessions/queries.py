@@ -16,15 +16,16 @@ from alcove.errors import (
     VersionMismatchError,
 )
 from alcove.pages import decode_cursor, encode_cursor
+from alcove.sessions.heads import EXPIRES, NEVER
 from alcove.sessions.model import Changes, Filters, NewSession, Page, Session
 from alcove.sessions.rules import encode_metadata
 from alcove.values import Metadata
 
-_COLUMNS = """s.id, s.tenant, s.app, s.user_id, s.key, s.parent_id, s.root_id, s.depth, s.title, s.agent, s.metadata,
-    s.pinned, s.ttl, s.version, s.created_at, h.last_seq, h.message_count, h.turn_count, h.child_count,
+_COLUMNS = f"""s.id, s.tenant, s.app, s.user_id, s.key, s.parent_id, s.root_id, s.depth, s.title, s.agent, s.metadata,
+    s.pinned, s.ttl, s.ends_at, s.version, s.created_at, h.last_seq, h.message_count, h.turn_count, h.child_count,
     h.last_activity, h.epoch, h.lease_run, h.dialog_state,
     CASE WHEN s.trashed_at > 0 THEN 'trashed'
-         WHEN h.idle_limit > 0 AND h.last_activity + h.idle_limit <= ? THEN 'expired'
+         WHEN {EXPIRES.format("h.")} <= ? THEN 'expired'
          ELSE 'active' END"""
 _GET = f"SELECT {_COLUMNS} FROM sessions s JOIN heads h ON h.session_id = s.id WHERE s.id = ?"
 _END_OF_TIME: Micros = 2**63 - 1
@@ -62,18 +63,20 @@ def insert(now: Micros, new: NewSession) -> Steps[None]:
         app, user_id, agent, root_id, depth = yield from _place_below(new)
     rows = yield Statement(
         "INSERT INTO sessions (id, tenant, app, user_id, key, parent_id, root_id, depth, title, agent, metadata, "
-        "pinned, ttl, version, created_at, trash_id, trashed_at) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, 1, ?, '', 0) ON CONFLICT (id) DO NOTHING RETURNING id",
+        "pinned, ttl, ends_at, version, created_at, trash_id, trashed_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, 1, ?, '', 0) ON CONFLICT (id) DO NOTHING RETURNING id",
         (new.id, new.tenant, app, user_id, new.key, new.parent_id, root_id, depth, new.title, agent)
-        + (new.metadata_json, new.ttl_us, now),
+        + (new.metadata_json, new.ttl_us, now + new.lifetime_us if new.lifetime_us else 0, now),
     )
     if not rows:
         raise AlreadyExistsError(f"session {new.id} exists", field="session_id", remedy="choose another id")
+    ends = now + new.lifetime_us if new.lifetime_us else NEVER
+    due = min(now + new.ttl_us, ends) if new.ttl_us else ends
     yield Statement(
         "INSERT INTO heads (session_id, last_seq, cleared_seq, message_count, turn_count, child_count, "
-        "last_activity, idle_limit, trashed, epoch, lease_run, lease_until, indexed_seq) "
-        "VALUES (?, 0, 0, 0, 0, 0, ?, ?, 0, 0, '', 0, ?)",
-        (new.id, now, new.ttl_us, -1 if new.title else 0),
+        "last_activity, idle_limit, ends_at, due_at, trashed, epoch, lease_run, lease_until, indexed_seq) "
+        "VALUES (?, 0, 0, 0, 0, 0, ?, ?, ?, ?, 0, 0, '', 0, ?)",
+        (new.id, now, new.ttl_us, ends, 0 if due == NEVER else due, -1 if new.title else 0),
     )
     yield from _index_metadata(new.tenant, new.id, now, new.indexed)
 
@@ -206,7 +209,7 @@ def _narrowed(now: Micros, filters: Filters) -> tuple[str, list[str], list[Value
         if value is not None:
             conditions.append(column)
             values.append(value)
-    expired = "h.idle_limit > 0 AND h.last_activity + h.idle_limit <= ?"
+    expired = f"{EXPIRES.format('h.')} <= ?"
     conditions.append("s.trashed_at > 0" if filters.status == "trashed" else "s.trashed_at = 0")
     if filters.status in {"active", "expired"}:
         conditions.append(expired if filters.status == "expired" else f"NOT ({expired})")
@@ -274,12 +277,12 @@ def update(now: Micros, session_id: str, changes: Changes, version: int | None) 
     """Apply changes and raise the version; with `version`, only to exactly that one. Metadata is merged by name."""
     rows = yield Statement(
         "UPDATE sessions SET version = version + 1 WHERE id = ? AND trashed_at = 0 "
-        "RETURNING version, tenant, created_at, metadata, pinned, ttl",
+        "RETURNING version, tenant, created_at, metadata",
         (session_id,),
     )
     if not rows:
         return (yield from get(now, session_id))  # raises, and says why
-    [(new_version, tenant, created, metadata, pinned, ttl)] = rows
+    [(new_version, tenant, created, metadata)] = rows
     _check_version(session_id, new_version - 1, version)
     if isinstance(changes.title, str):
         yield Statement("UPDATE sessions SET title = ? WHERE id = ?", (changes.title, session_id))
@@ -291,17 +294,40 @@ def update(now: Micros, session_id: str, changes: Changes, version: int | None) 
         yield Statement("UPDATE sessions SET agent = ? WHERE id = ?", (changes.agent, session_id))
     if not isinstance(changes.metadata, msgspec.UnsetType):
         yield from _merge_metadata(tenant, session_id, created, metadata, changes.metadata)
-    if isinstance(changes.pinned, bool) or not isinstance(changes.ttl_s, msgspec.UnsetType):
-        pinned = pinned if isinstance(changes.pinned, msgspec.UnsetType) else int(changes.pinned)
-        ttl = ttl if isinstance(changes.ttl_s, msgspec.UnsetType) else ttl_us(changes.ttl_s)
-        yield Statement("UPDATE sessions SET pinned = ?, ttl = ? WHERE id = ?", (pinned, ttl, session_id))
-        yield Statement("UPDATE heads SET idle_limit = ? WHERE session_id = ?", (0 if pinned else ttl, session_id))
+    yield from _change_ends(now, session_id, changes)
     return (yield from get(now, session_id))
 
 
 def _check_version(session_id: str, found: int, wanted: int | None) -> None:
     if wanted is not None and found != wanted:
         raise VersionMismatchError(f"session {session_id} is at version {found}, not {wanted}", field="version")
+
+
+def _change_ends(now: Micros, session_id: str, changes: Changes) -> Steps[None]:
+    """Change when a session expires. The janitor looks at it anew: it cannot know whether that is sooner or later."""
+    changed = [
+        (name, value)
+        for name, value in (
+            ("pinned", int(changes.pinned) if isinstance(changes.pinned, bool) else None),
+            ("ttl", None if isinstance(changes.ttl_s, msgspec.UnsetType) else ttl_us(changes.ttl_s)),
+            ("ends_at", None if isinstance(changes.lifetime_s, msgspec.UnsetType) else _end(now, changes.lifetime_s)),
+        )
+        if value is not None
+    ]
+    for name, value in changed:
+        yield Statement(f"UPDATE sessions SET {name} = ? WHERE id = ?", (value, session_id))
+    if changed:
+        [[pinned, ttl, ends]] = yield Statement("SELECT pinned, ttl, ends_at FROM sessions WHERE id = ?", (session_id,))
+        idle, ends = (0, NEVER) if pinned else (ttl, ends or NEVER)
+        yield Statement(
+            "UPDATE heads SET idle_limit = ?, ends_at = ?, due_at = ? WHERE session_id = ?",
+            (idle, ends, 1 if idle or ends != NEVER else 0, session_id),
+        )
+
+
+def _end(now: Micros, lifetime_s: float | None) -> Micros:
+    lifetime = ttl_us(lifetime_s, field="lifetime_s")
+    return now + lifetime if lifetime else 0
 
 
 def _merge_metadata(tenant: str, session_id: str, created: Micros, old: str, changes: Metadata) -> Steps[None]:
@@ -325,7 +351,7 @@ def replace_metadata(
 
 
 def touch(now: Micros, session_id: str) -> Steps[Session]:
-    """Record activity. An expired session is active again."""
+    """Record activity. A session that was idle for too long is active again; one that is past its end is not."""
     yield Statement("UPDATE heads SET last_activity = ? WHERE session_id = ? AND trashed = 0", (now, session_id))
     return (yield from get(now, session_id))
 
@@ -357,24 +383,8 @@ def trash(now: Micros, session_id: str, trash_id: str, limit: int, version: int 
         [(parent,) for _, gone, parent in rows if gone == session_id and parent],
         many=True,
     )
-    yield Statement("UPDATE heads SET trashed = 1 WHERE session_id = ?", [(gone,) for gone in went], many=True)
+    yield Statement(
+        "UPDATE heads SET trashed = 1, due_at = 0 WHERE session_id = ?", [(gone,) for gone in went], many=True
+    )
     yield Statement("DELETE FROM session_keys WHERE session_id = ?", [(gone,) for gone in went], many=True)
     return went
-
-
-def trashing_of(now: Micros, session_id: str, limit: int) -> Steps[tuple[str, list[str]]]:
-    """Return the trashing that a session went with, and those of it that lie at or below this one, the lowest first.
-
-    Who purges them in that order finds the rest again from the same session: it goes last.
-    """
-    found = yield Statement("SELECT trash_id FROM sessions WHERE id = ? AND trashed_at > 0", (session_id,))
-    if not found:
-        return "", []
-    [[trash_id]] = found
-    rows = yield Statement(
-        "WITH RECURSIVE below (id, depth) AS (SELECT id, depth FROM sessions WHERE id = ? UNION ALL "
-        "SELECT c.id, c.depth FROM sessions c JOIN below b ON c.parent_id = b.id WHERE c.trash_id = ?) "
-        "SELECT id FROM below ORDER BY depth DESC LIMIT ?",
-        (session_id, trash_id, limit),
-    )
-    return trash_id, [row[0] for row in rows]

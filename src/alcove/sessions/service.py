@@ -39,6 +39,7 @@ class Sessions:
         agent: str | None = None,
         metadata: Metadata | None = None,
         ttl_s: float | msgspec.UnsetType | None = msgspec.UNSET,
+        lifetime_s: float | None = None,
         tenant: str = "default",
         idempotency_key: str | None = None,
     ) -> Session:
@@ -54,13 +55,13 @@ class Sessions:
             agent: Who answers by default.
             metadata: JSON; top-level scalars can be filtered by.
             ttl_s: Seconds it may be idle before it expires; None for ever; the installation's by default.
+            lifetime_s: Seconds after which it expires whatever happens; None for never.
             tenant: Who pays.
             idempotency_key: With it, a repetition of the same call returns the same session.
 
         Raises:
             InvalidError: A field, named in the error, is not valid; or the tree is too deep or too wide.
-            AlreadyExistsError: The id or the key is taken.
-            SessionNotFoundError: There is no such parent.
+            AlreadyExistsError, SessionNotFoundError: The id or the key is taken; there is no such parent.
             IdempotencyError: The key was used with other arguments.
         """
         text, indexed = rules.encode_metadata(metadata or {})
@@ -77,10 +78,11 @@ class Sessions:
                 metadata_json=text,
                 indexed=indexed,
                 ttl_us=self._ttl_us if isinstance(ttl_s, msgspec.UnsetType) else ttl_us(ttl_s),
+                lifetime_us=ttl_us(lifetime_s, field="lifetime_s"),
             )
         )
-        body = msgspec.json.encode(msgspec.structs.replace(new, id=session_id or ""))
-        request = once(f"create:{tenant}:{user_id or ''}", idempotency_key, body)
+        asked = msgspec.structs.replace(new, id=session_id or "")
+        request = once(f"create:{tenant}:{user_id or ''}", idempotency_key, msgspec.json.encode(asked))
         created, replayed = await write_once(self._database, request, queries.Created, queries.create, new, request)
         session = await self.get(created.session_id)
         return self._again(session) if replayed else await self._furnish(session, request)
@@ -275,7 +277,9 @@ class Sessions:
         return await self._database.read(queries.subtree, session_id, page_limit(limit, limits.TREE_SESSIONS))
 
     async def update(self, session_id: str, changes: Changes, *, version: int | None = None) -> Session:
-        """Change title, agent, metadata (merged by name, None removes one), pin or TTL; the version goes up by one.
+        """Change title, agent, metadata (merged by name, None removes one), pin, TTL or lifetime.
+
+        The version goes up by one.
 
         Args:
             session_id: Which session.
@@ -296,7 +300,10 @@ class Sessions:
         return await self.update(session_id, Changes(pinned=pinned))
 
     async def touch(self, session_id: str) -> Session:
-        """Record activity. This also revives an expired session that has not been swept yet."""
+        """Record activity. This also revives a session that was idle for too long and has not been swept yet.
+
+        One that is past its end stays expired: give it another lifetime, or pin it.
+        """
         return await self._database.write(queries.touch, session_id)
 
     async def summary(self, session_id: str) -> Summary:

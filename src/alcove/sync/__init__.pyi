@@ -12,12 +12,17 @@ from collections import abc as _collections_abc
 
 import msgspec as _msgspec
 
-from alcove import clock as _alcove_clock, settings as _alcove_settings, values as _alcove_values
+from alcove import (
+    clock as _alcove_clock,
+    errors as _alcove_errors,
+    settings as _alcove_settings,
+    values as _alcove_values,
+)
 from alcove.agents import catalog as _alcove_agents_catalog
 from alcove.archive import model as _alcove_archive_model, service as _alcove_archive_service
 from alcove.dialogs import model as _alcove_dialogs_model
 from alcove.events import model as _alcove_events_model
-from alcove.lifecycle import service as _alcove_lifecycle_service
+from alcove.lifecycle import model as _alcove_lifecycle_model
 from alcove.messages import (
     mending as _alcove_messages_mending,
     model as _alcove_messages_model,
@@ -541,14 +546,20 @@ class Lifecycle:
         agent: str | None = None,
         metadata: _alcove_values.Metadata | None = None,
         ttl_s: float | _msgspec.UnsetType | None = ...,
+        lifetime_s: float | None = None,
         tenant: str = "default",
         idempotency_key: str | None = None,
     ) -> Handle:
         """Create a session and its folder: see `Sessions.create`. When the folder cannot be made, there is neither."""
 
+    def deeds(
+        self, session_id: str | None = None, *, limit: int = 50, cursor: str | None = None, tenant: str = "default"
+    ) -> _alcove_lifecycle_model.DeedPage:
+        """List what went to the trash, came back and was purged, when, why and by whom: newest first."""
+
     def delete(
-        self, session_id: str, *, purge: bool = False, version: int | None = None
-    ) -> _alcove_lifecycle_service.Receipt:
+        self, session_id: str, *, purge: bool = False, version: int | None = None, by: str = "library"
+    ) -> _alcove_lifecycle_model.Receipt:
         """Move a session and its descendants to the trash, or remove them for good."""
 
     def find(self, session_id: str) -> _alcove_sessions_model.Session | None:
@@ -607,6 +618,11 @@ class Lifecycle:
     def pin(self, session_id: str, pinned: bool = True) -> _alcove_sessions_model.Session:
         """Keep a session from expiring, or let it expire again."""
 
+    def restore(
+        self, session_id: str, *, without_keys: bool = False, as_root: bool = False, by: str = "library"
+    ) -> _alcove_lifecycle_model.Restored:
+        """Bring back from the trash exactly what went with one trashing, whichever session of it is named."""
+
     def spawn(
         self,
         parent_id: str,
@@ -623,7 +639,15 @@ class Lifecycle:
         """Return a session in a few words."""
 
     def touch(self, session_id: str) -> _alcove_sessions_model.Session:
-        """Record activity. This also revives an expired session that has not been swept yet."""
+        """Record activity. This also revives a session that was idle for too long and has not been swept yet."""
+
+    def trashing(self, session_id: str) -> _alcove_lifecycle_model.Trashing | None:
+        """Return the trashing that a session waits in, None when it is not in the trash."""
+
+    def trashings(
+        self, *, limit: int = 50, cursor: str | None = None, tenant: str = "default"
+    ) -> _alcove_lifecycle_model.TrashPage:
+        """List what is in the trash, newest first."""
 
     def tree(self, session_id: str, *, limit: int = 1000) -> _builtins.list[_alcove_sessions_model.Session]:
         """Return a session and its descendants, nearest first, at most `limit` of them."""
@@ -631,7 +655,7 @@ class Lifecycle:
     def update(
         self, session_id: str, changes: _alcove_sessions_model.Changes, *, version: int | None = None
     ) -> _alcove_sessions_model.Session:
-        """Change title, agent, metadata (merged by name, None removes one), pin or TTL; the version goes up by one."""
+        """Change title, agent, metadata (merged by name, None removes one), pin, TTL or lifetime."""
 
 class Workspaces:
     """The folders of sessions, and (`Files`) what is in them."""
@@ -729,11 +753,14 @@ class Workspaces:
     def totals(self) -> _alcove_workspaces_queries.Totals:
         """Return what all workspaces take, as last measured."""
 
-    def trash(self, session_id: str, trash_id: str) -> bool:
-        """Move a workspace into a trashing; False when there was no folder."""
+    def trash(self, going: _collections_abc.Iterable[tuple[str, str]]) -> dict[str, _alcove_errors.AlcoveError]:
+        """Move workspaces into their trashings: pairs of session id and trash id. May be repeated."""
 
     def unmake(self, session_id: str) -> None:
         """Take back what `ensure` made for a session that came to nothing; a folder that holds something stays."""
+
+    def untrash(self, coming: _collections_abc.Iterable[tuple[str, str]]) -> dict[str, _alcove_errors.AlcoveError]:
+        """Move workspaces back from their trashings; as `trash`."""
 
     def usage(self, session_id: str) -> _alcove_workspaces_model.Usage:
         """Return bytes and files of a workspace as last measured: after each run and each write from outside."""
@@ -783,6 +810,8 @@ class Handle:
     @property
     def ttl_us(self) -> _alcove_clock.Micros: ...
     @property
+    def ends_us(self) -> _alcove_clock.Micros: ...
+    @property
     def version(self) -> int: ...
     @property
     def created_us(self) -> _alcove_clock.Micros: ...
@@ -819,6 +848,8 @@ class Handle:
     @property
     def expires_at(self) -> _datetime.datetime | None: ...
     @property
+    def expires_us(self) -> _alcove_clock.Micros | None: ...
+    @property
     def last_activity(self) -> _datetime.datetime: ...
     @property
     def metadata(self) -> _alcove_values.Metadata: ...
@@ -845,7 +876,7 @@ class Handle:
     def clear(self) -> None:
         """Bring the dialog back to its start, if there is one, and hide the history: one transaction."""
 
-    def delete(self, *, purge: bool = False) -> _alcove_lifecycle_service.Receipt:
+    def delete(self, *, purge: bool = False) -> _alcove_lifecycle_model.Receipt:
         """Move it to the trash, or remove it for good: see `Lifecycle.delete`."""
 
     def dialog(self) -> _alcove_dialogs_model.Dialog:
@@ -880,7 +911,7 @@ class Handle:
         """Run an agent on a message and yield what happens: see `Runs.stream`."""
 
     def update(self, changes: _alcove_sessions_model.Changes) -> _alcove_sessions_model.Session:
-        """Change title, agent, metadata, pin or TTL."""
+        """Change title, agent, metadata, pin, TTL or lifetime."""
 
     def window(self, rounds: int | None = None, *, tokens: int | None = None) -> _alcove_messages_model.Window:
         """Return the newest part of the history that fits, as a model is shown it: see `Messages.window`."""

@@ -19,7 +19,8 @@ async def idle(database: Database, session_id: str, seconds: float) -> None:
     """Make it that much longer since something last happened in a session, on databases with clocks of their own."""
     await execute(
         database,
-        "UPDATE heads SET last_activity = last_activity - ? WHERE session_id = ?",
+        "UPDATE heads SET last_activity = last_activity - ?, due_at = CASE WHEN due_at > 0 THEN 1 ELSE 0 END "
+        "WHERE session_id = ?",
         round(seconds * SECOND),
         session_id,
     )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from alcove import ids
 from alcove.database.op import Database
-from alcove.errors import SessionNotFoundError
+from alcove.errors import AlcoveError, SessionNotFoundError
 from alcove.workspaces import queries, uids
 from alcove.workspaces.base import Base, settle
 from alcove.workspaces.failures import translated
@@ -92,9 +93,17 @@ class Workspaces(Files):
         """Return what all workspaces take, as last measured."""
         return await self._database.read(queries.totals)
 
-    async def trash(self, session_id: str, trash_id: str) -> bool:
-        """Move a workspace into a trashing; False when there was no folder."""
-        return await asyncio.to_thread(self._base.trash, session_id, trash_id)
+    async def trash(self, going: Iterable[tuple[str, str]]) -> dict[str, AlcoveError]:
+        """Move workspaces into their trashings: pairs of session id and trash id. May be repeated.
+
+        Returns:
+            The sessions whose folder could not be moved, and why. A session without a folder is none of them.
+        """
+        return await asyncio.to_thread(_each, self._base.trash, list(going))
+
+    async def untrash(self, coming: Iterable[tuple[str, str]]) -> dict[str, AlcoveError]:
+        """Move workspaces back from their trashings; as `trash`."""
+        return await asyncio.to_thread(_each, self._base.untrash, list(coming))
 
     async def unmake(self, session_id: str) -> None:
         """Take back what `ensure` made for a session that came to nothing; a folder that holds something stays."""
@@ -133,3 +142,13 @@ class Workspaces(Files):
             return folder + remove(homes, os.fsencode(ids.session_id(session_id)))
         finally:
             os.close(homes)
+
+
+def _each(move: Callable[[str, str], bool], sessions: Iterable[tuple[str, str]]) -> dict[str, AlcoveError]:
+    failed: dict[str, AlcoveError] = {}
+    for session_id, trash_id in sessions:
+        try:
+            move(session_id, trash_id)
+        except AlcoveError as error:
+            failed[session_id] = error
+    return failed

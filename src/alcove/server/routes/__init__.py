@@ -18,12 +18,14 @@ from alcove.server.routes import (
     search,
     sessions,
     system,
+    trash,
     users,
 )
 
 ROUTES: Final[tuple[Route, ...]] = (
     *chat.ROUTES,
     *sessions.ROUTES,
+    *trash.ROUTES,
     *messages.ROUTES,
     *dialogs.ROUTES,
     *search.ROUTES,

@@ -14,7 +14,8 @@ from alcove.errors import (
     SessionNotFoundError,
     VersionMismatchError,
 )
-from alcove.lifecycle.service import Handle, Receipt
+from alcove.lifecycle.model import Receipt
+from alcove.lifecycle.service import Handle
 from alcove.principals.rules import sees
 from alcove.server.call import Call
 from alcove.server.route import Route
@@ -64,12 +65,14 @@ class Creation(Child, frozen=True, kw_only=True, forbid_unknown_fields=True):
         parent_id: Makes it a child.
         app: Which application; its parent's when left out, none for a root.
         ttl_s: Seconds it may be idle before it expires; null for ever; the server's default when left out.
+        lifetime_s: Seconds after which it expires whatever happens; null for never.
     """
 
     session_id: str | None = None
     parent_id: str | None = None
     app: Name | None = None
     ttl_s: Ttl | Unset | None = UNSET
+    lifetime_s: Ttl | None = None
 
 
 class Patch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,8 +82,9 @@ class Patch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         title: What it is about.
         agent: Who answers by default; empty for the installation's.
         metadata: Names to set; those with null are removed, the others stay.
-        pinned: Whether it never expires, whatever its TTL.
+        pinned: Whether it never expires, whatever its TTL and its end.
         ttl_s: Seconds it may be idle before it expires; null for ever.
+        lifetime_s: Seconds from now on after which it expires whatever happens; null for never.
     """
 
     title: Title | Unset = UNSET
@@ -88,6 +92,7 @@ class Patch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     metadata: Metadata | Unset = UNSET
     pinned: bool | Unset = UNSET
     ttl_s: Ttl | Unset | None = UNSET
+    lifetime_s: Ttl | Unset | None = UNSET
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,6 +171,7 @@ async def create(call: Call, body: Creation) -> SessionView:
         agent=body.agent,
         metadata=body.metadata,
         ttl_s=body.ttl_s,
+        lifetime_s=body.lifetime_s,
         tenant=call.principal.tenant,
         idempotency_key=call.idempotency_key,
     )
@@ -208,8 +214,15 @@ async def get(call: Call) -> SessionView:
 
 
 async def update(call: Call, body: Patch) -> SessionView:
-    """Change title, agent, metadata, pin or TTL; with If-Match, only the version that it names."""
-    changes = Changes(title=body.title, agent=body.agent, metadata=body.metadata, pinned=body.pinned, ttl_s=body.ttl_s)
+    """Change title, agent, metadata, pin, TTL or lifetime; with If-Match, only the version that it names."""
+    changes = Changes(
+        title=body.title,
+        agent=body.agent,
+        metadata=body.metadata,
+        pinned=body.pinned,
+        ttl_s=body.ttl_s,
+        lifetime_s=body.lifetime_s,
+    )
     return _tagged(call, await call.hub.sessions.update(call.session_id, changes, version=_version(call)))
 
 
@@ -218,7 +231,9 @@ async def delete(call: Call, query: Deletion) -> Receipt:
 
     With If-Match, only when it is at the version that it names.
     """
-    receipt = await call.hub.sessions.delete(call.session_id, purge=query.purge, version=_version(call))
+    receipt = await call.hub.sessions.delete(
+        call.session_id, purge=query.purge, version=_version(call), by=call.principal.name
+    )
     if not query.receipt:
         return None  # type: ignore[return-value]
     call.status = 200
@@ -226,7 +241,7 @@ async def delete(call: Call, query: Deletion) -> Receipt:
 
 
 async def touch(call: Call) -> SessionView:
-    """Record activity; revives an expired session."""
+    """Record activity; revives a session that was idle for too long, not one that is past its end."""
     return _tagged(call, await call.hub.sessions.touch(call.session_id))
 
 

@@ -68,10 +68,11 @@ class SessionView(SummaryView, frozen=True, kw_only=True):
         agent: Who answers by default; empty for the installation's.
         metadata: The caller's own facts.
         last_seq: The `seq` of the last message ever appended; 0 when there is none.
-        pinned: Whether it never expires, whatever its TTL.
+        pinned: Whether it never expires, whatever its TTL and its end.
         expires_at: When it expires unless something happens; null for never.
         ttl_s: How long it may be idle; null for ever.
-        version: Counts the changes to title, agent, metadata, pin and TTL: the ETag.
+        ends_at: When it expires whatever happens, epoch seconds; null for never.
+        version: Counts the changes to title, agent, metadata, pin, TTL and lifetime: the ETag.
         run_id: The run that holds it now; null when it is free.
         dialog_state: The state of its dialog; null for none.
     """
@@ -85,6 +86,7 @@ class SessionView(SummaryView, frozen=True, kw_only=True):
     last_seq: int
     pinned: bool
     ttl_s: float | None
+    ends_at: float | None
     expires_at: float | None
     version: int
     run_id: str | None
@@ -243,7 +245,6 @@ def summary_view(session: Session) -> SummaryView:
 
 def session_view(call: Call, session: Session) -> SessionView:
     """Return a session as this caller sees it."""
-    expires_at = session.last_activity_us + session.ttl_us if session.ttl_us and not session.pinned else None
     folders = call.hub.workspaces if call.is_admin else None
     return SessionView(
         session_id=session.id,
@@ -267,7 +268,8 @@ def session_view(call: Call, session: Session) -> SessionView:
         last_seq=session.last_seq,
         pinned=bool(session.pinned),
         ttl_s=seconds(session.ttl_us) if session.ttl_us else None,
-        expires_at=None if expires_at is None else seconds(expires_at),
+        ends_at=seconds(session.ends_us) if session.ends_us else None,
+        expires_at=None if session.expires_us is None else seconds(session.expires_us),
         version=session.version,
         run_id=session.lease_run or None,
         dialog_state=session.dialog_state or None,
