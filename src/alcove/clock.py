@@ -38,6 +38,11 @@ class SystemClock:
     monotonic = staticmethod(time.monotonic)
 
 
+def awake_s() -> float:
+    """Return seconds since the machine was started, those included in which it slept: a clock that never jumps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
 def instant(at: Micros) -> datetime:
     """Return an aware UTC datetime for microseconds since the epoch."""
     return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=at)

@@ -11,13 +11,14 @@ from pathlib import Path
 from alcove import ids
 from alcove.agents.catalog import Catalog
 from alcove.archive.service import Archive
-from alcove.clock import Clock, Micros
+from alcove.clock import Clock, Micros, awake_s
 from alcove.database.aside import AsideDatabase
 from alcove.database.op import Database, Statement, Steps
 from alcove.database.opening import open_database
 from alcove.dialogs.service import Dialogs
 from alcove.errors import ConfigurationError
 from alcove.events.service import Events
+from alcove.janitor.service import Janitor
 from alcove.lifecycle.service import Lifecycle
 from alcove.messages.service import Messages
 from alcove.objects.service import Objects
@@ -52,12 +53,18 @@ class Alcove:
         workspaces: Files of sessions; None when opened without.
         agents: Who can answer; `hub.agents.register` adds a function.
         runs: Executions of agents.
+        janitor: Cleans up: what has expired, what the trash has kept for long enough, what belongs to nobody.
         archive: Exports sessions and imports them; brings in what other programs kept.
         workshop: What runs are prepared in; opens the sandbox.
     """
 
     def __init__(
-        self, settings: Settings, database: Database, installation: str, workspaces: Workspaces | None
+        self,
+        settings: Settings,
+        database: Database,
+        installation: str,
+        workspaces: Workspaces | None,
+        clock: Clock | None = None,
     ) -> None:
         self.settings: Settings = settings
         self.database = database
@@ -99,6 +106,15 @@ class Alcove:
             workspaces=workspaces,
             forget=self._forget,
             ttl_s=settings.session_ttl_s,
+        )
+        self.janitor = Janitor(
+            database,
+            trash=self.sessions.trash,
+            runs=self.runs,
+            workspaces=workspaces,
+            grace_s=settings.trash_grace_s,
+            places=_places(settings) if workspaces else {},
+            steady=clock.monotonic if clock else awake_s,
         )
         self.archive = Archive(database, sessions=self.sessions, messages=self.messages, workspaces=workspaces)
 
@@ -178,7 +194,7 @@ async def open(  # noqa: A001 - `alcove.open` is the name that a newcomer guesse
             )
             stack.push_async_callback(places.close)
             await opened.write(_keep, "base", str(settings.base))
-        hub = Alcove(settings, opened, installation, places)
+        hub = Alcove(settings, opened, installation, places, clock)
         stack.push_async_callback(hub.objects.close)
         stack.push_async_callback(hub.search.close)
         stack.push_async_callback(hub.runs.close)
@@ -289,6 +305,14 @@ def _hidden(settings: Settings) -> tuple[str, ...]:
     if settings.file is not None:
         paths.append(settings.file)
     return tuple(str(path) for path in paths)
+
+
+def _places(settings: Settings) -> dict[str, Path]:
+    """Return what lies where, for the report on disks."""
+    places = {"base": settings.base, "home": settings.home}
+    if settings.database.startswith("sqlite:///"):
+        places["database"] = Path(settings.database.removeprefix("sqlite:///"))
+    return places
 
 
 def _kept(now: Micros, name: str) -> Steps[str | None]:

@@ -211,3 +211,17 @@ RUN_CONNECTIONS: Final = 32  # of one run to its socket at once: a run must not 
 # The end of sessions.
 CLAIM_S: Final = 300  # a call that moves, restores or purges and was not heard of for this long is taken for dead
 RESTORED_S: Final = 86400  # what a session past its end gets when it is restored: a day to give it another
+
+# Sweeps.
+SWEEP_S: Final = 60  # between two sweeps of a server: an expired session takes no activity anyway
+SWEEP_AGAIN_S: Final = 300  # until an expired session is looked at again that something else keeps here
+SWEEP_PAGE: Final = 1000  # sessions that a sweep looks at with one statement
+SWEEP_SESSIONS: Final = 64  # sessions that one transaction of a sweep moves: more would delay who waits behind it
+SWEEP_PURGES: Final = 8  # trashings that are purged at a time
+UNUSED_S: Final = 3600  # how old what is empty or a stray has to be: nobody is about to use it
+CLEANED: Final = 1000  # groups or paths that one answer names; they are counted in full
+KNOWN: Final = 500  # names that are looked up with one statement
+JOURNAL_DAYS: Final = 7  # how long a run's output is kept whole
+JUMP_S: Final = 60  # a clock that is off by more than this has jumped; time servers put less right every day
+DISK_LOW_BYTES: Final = 1024 * MIB  # less than this on a disk of ours is worth a warning ...
+DISK_LOW: Final = 0.05  # ... and so is this part of it

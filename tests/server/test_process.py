@@ -32,7 +32,7 @@ from alcove import limits
 from alcove.server import serving
 from alcove.settings import load
 
-limits.BODY_TIMEOUT_S, limits.DRAIN_S = 1, float(sys.argv[1])
+limits.BODY_TIMEOUT_S, limits.DRAIN_S, limits.SWEEP_S = 1, float(sys.argv[1]), 0.1
 
 async def slow(context):
     context.emit("begun")
@@ -347,3 +347,10 @@ async def _left_waiting(folder: Path) -> None:
         await hub.dialogs.start("s", definition(ORDER))
         await hub.dialogs.step("s", "photo", {"image": "i"})
         await late(hub.database, "s")
+
+
+def test_a_server_sweeps_by_itself(server: Server) -> None:
+    made = server.call("POST", "/api/v1/sessions", {"ttl_s": 0.01})["session_id"]
+    while not (trashed := server.call("GET", "/api/v1/trash")["trashings"]):
+        assert server.process.poll() is None
+    assert [(one["session_id"], one["why"], one["who"]) for one in trashed] == [(made, "expired", "janitor")]

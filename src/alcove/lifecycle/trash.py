@@ -87,7 +87,7 @@ class Trash:
         return Receipt(trash_id=begun.id, sessions=tuple(reversed(went)), purged=True, **removed)
 
     async def settle(self, going: dict[str, str], claim: str) -> dict[str, AlcoveError]:
-        """Let the folders of trashings of a single session each follow; the janitor's way for many at once.
+        """Let the folders of many trashings follow at once, in whose sessions nothing runs: the janitor's way.
 
         Args:
             going: Session ids, each with its trashing.
@@ -97,10 +97,22 @@ class Trash:
             What could not be moved; those trashings are let go, and are tried again by `resume`.
         """
         failed = await self._workspaces.trash(going.items()) if self._workspaces else {}
-        await self._database.write(trashing.kept, [going[one] for one in going if one not in failed], claim)
-        for session_id in failed:
-            await self._database.write(trashing.let_go, going[session_id], claim)
+        unfinished = {going[session_id] for session_id in failed}
+        await self._database.write(trashing.kept, sorted({*going.values()} - unfinished), claim)
+        for trash_id in unfinished:
+            await self._database.write(trashing.let_go, trash_id, claim)
         return failed
+
+    async def expire(self, trash_id: str, by: By) -> Gone | None:
+        """Purge a whole trashing; None when it is no longer there, or another call works on it."""
+        claim = new_claim()
+        begun = await self._database.write(trashing.begin_expiry, trash_id, claim, by)
+        if not begun:
+            return None
+        async with self._holding(trash_id, claim):
+            gone, went = await self._purge(begun, claim, by)
+        _log.info("session purged", extra={"trash_id": trash_id, "sessions": len(went), "files": gone.files})
+        return gone
 
     async def resume(self) -> list[AlcoveError]:
         """Finish what calls that are dead have left half done, here or in another process; return what went wrong."""

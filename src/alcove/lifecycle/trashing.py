@@ -317,6 +317,23 @@ def begin_purge(now: Micros, session_id: str, claim: str, by: By) -> Steps[Trash
     return trashing
 
 
+def begin_expiry(now: Micros, trash_id: str, claim: str, by: By) -> Steps[Trashing | None]:
+    """Claim a trashing for its purge as a whole; None when it is not there any more, or is being worked on."""
+    rows = yield Statement(
+        "UPDATE trashings SET step = 'purging', step_why = ?, step_who = ?, claim = ?, claimed_until = ? "
+        f"WHERE id = ? AND step = 'kept' RETURNING {TRASHING}",
+        (by.why, by.who, claim, now + CLAIM, trash_id),
+    )
+    if not rows:
+        return None
+    yield Statement(
+        "UPDATE heads SET trashed = 2 WHERE session_id = ? AND trashed = 1 "
+        "AND EXISTS (SELECT 1 FROM sessions s WHERE s.id = heads.session_id AND s.trash_id = ?)",
+        (rows[0][2], trash_id),
+    )
+    return Trashing(*rows[0])
+
+
 def mark_below(now: Micros, trash_id: str, limit: int) -> Steps[int]:
     """Mark children of what is marked for the purge, at most `limit` of them; return how many. 0 is the end of it."""
     rows = yield Statement(

@@ -269,6 +269,15 @@ class Runs(Checks):
                 await asyncio.sleep(limits.EVENT_POLL_S)
                 run = await self.get(run.id)
 
+    async def lost(self) -> list[Run]:
+        """Return the runs whose holder is gone: what `recover` would end."""
+        found: list[Run] = []
+        after = ""
+        while runs := await self._database.read(queries.all_live, after, limits.PAGE):
+            after = runs[-1].id
+            found += [run for run in runs if await self._is_gone(run)]
+        return found
+
     async def recover(self) -> int:
         """Mark runs lost whose holder is gone, end what they left, and return how many. Done when Alcove opens."""
         found, after = 0, ""
@@ -326,10 +335,13 @@ class Runs(Checks):
 
     async def _end_if_gone(self, run: Run) -> bool:
         """Mark a run lost when its lease has run out, or the process that looked after it on this machine is gone."""
-        if not holder.gone(run.holder) and not await self._database.read(queries.lapsed, run.session_id, run.id):
+        if not await self._is_gone(run):
             return False
         await self._workshop.clear(Lost(run.id, run.tree))
         return await self._database.write(queries.lose, run.id, run.holder)
+
+    async def _is_gone(self, run: Run) -> bool:
+        return holder.gone(run.holder) or await self._database.read(queries.lapsed, run.session_id, run.id)
 
 
 def _checked(message: str) -> Stored:

@@ -159,6 +159,8 @@ class _Server(uvicorn.Server):
         print(announcement(host, port, self._site.hub.settings.log), flush=True)  # noqa: T201
         hub = self._site.hub
         self._beside = [asyncio.create_task(work) for work in (_warm_up(hub), hub.dialogs.keep_time())]
+        if hub.settings.auto_cleanup:
+            self._beside.append(asyncio.create_task(hub.janitor.watch()))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more, let runs end or end them, let answers and streams end."""

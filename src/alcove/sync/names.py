@@ -10,6 +10,7 @@ NAMES: Final = {
     "Dialogs": "alcove.dialogs.service:Dialogs",
     "Events": "alcove.events.service:Events",
     "Handle": "alcove.lifecycle.service:Handle",
+    "Janitor": "alcove.janitor.service:Janitor",
     "Keys": "alcove.principals.service:Keys",
     "Lifecycle": "alcove.lifecycle.service:Lifecycle",
     "Messages": "alcove.messages.service:Messages",

@@ -10,14 +10,17 @@ import logging
 import os
 import stat
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from alcove import ids
-from alcove.errors import AlreadyExistsError, ConfigurationError, ConflictError
+from alcove.errors import AlreadyExistsError, ConfigurationError
 from alcove.workspaces.failures import translated
-from alcove.workspaces.model import Removed
+from alcove.workspaces.model import Removed, Stray
+from alcove.workspaces.move import move
 from alcove.workspaces.remove import remove, unlock
+from alcove.workspaces.strays import vacant, within
 from alcove.workspaces.temp import sweep, unfinished
 from alcove.workspaces.tree import Tree
 
@@ -27,6 +30,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PLAIN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITABLE_BY_ALL = 0o002
 _REACHABLE_BY_ALL = 0o011
+_NOTHING = Removed(files=0, folders=0, size_bytes=0)
 
 
 class Base:
@@ -164,7 +168,7 @@ class Base:
                 os.mkdir(trashing, 0o700, dir_fd=self._trash)
             into = os.open(trashing, _FOLDER, dir_fd=self._trash)
             try:
-                return _move(self._root, into, name)
+                return move(self._root, into, name)
             finally:
                 os.close(into)
                 self._forget_if_empty(trashing)
@@ -185,7 +189,7 @@ class Base:
             except FileNotFoundError:
                 return self.exists(name)
             try:
-                return _move(source, self._root, name)
+                return move(source, self._root, name)
             finally:
                 os.close(source)
                 self._forget_if_empty(trashing)
@@ -201,13 +205,17 @@ class Base:
         with translated(trashing):
             return remove(self._trash, os.fsencode(trashing))
 
+    def discard(self, session_id: str) -> Removed:
+        """Remove a workspace in its place. May be repeated; raises what `purge` does."""
+        name = ids.session_id(session_id)
+        with translated(name):
+            return remove(self._root, os.fsencode(name)) if self.exists(name) else _NOTHING
+
     def purge_session(self, session_id: str, trash_id: str) -> Removed:
         """Remove one workspace, from a trashing and from its place. May be repeated; raises what `purge` does."""
         name, trashing = ids.session_id(session_id), ids.session_id(trash_id, field="trash_id")
+        kept = self.discard(name)
         with translated(name):
-            kept = Removed(files=0, folders=0, size_bytes=0)
-            if self.exists(name):
-                kept = remove(self._root, os.fsencode(name))
             try:
                 folder = os.open(trashing, _FOLDER, dir_fd=self._trash)
             except FileNotFoundError:
@@ -217,6 +225,15 @@ class Base:
             finally:
                 os.close(folder)
                 self._forget_if_empty(trashing)
+
+    def vacant(self, session_ids: list[str]) -> set[str]:
+        """Return those whose workspace is empty, or is not there."""
+        return {one for one in session_ids if vacant(self._root, ids.session_id(one))}
+
+    def places(self, path: Path) -> list[Stray]:
+        """Return the folders of workspaces and trashings; `path` is where this base is."""
+        trash = within(self._trash, path / _OWN / "trash", "trashing")
+        return [*within(self._root, path, "workspace"), *trash]
 
     def _settle(self, name: str, owner: int | None, *, guarded: bool) -> None:
         try:
@@ -351,30 +368,6 @@ def _refuse_full(root: int, path: str) -> None:
             field="base",
             remedy="name a folder that is new or empty with SESSIONS_BASE_DIR",
         )
-
-
-def _move(source: int, target: int, name: str) -> bool:
-    """Rename a folder; return whether it is in `target` now."""
-    there, here = _lexists(target, name), _lexists(source, name)
-    if there and here:
-        raise ConflictError(f"there are two folders {name!r}, one of them in the trash", remedy="move one away")
-    if not here:
-        return there
-    try:
-        os.rename(name, name, src_dir_fd=source, dst_dir_fd=target)
-    except PermissionError:
-        # A folder that moves gets a new `..`, so it must be writable; its mode is in the session's hands.
-        unlock(source, os.fsencode(name))
-        os.rename(name, name, src_dir_fd=source, dst_dir_fd=target)
-    return True
-
-
-def _lexists(folder: int, name: str) -> bool:
-    try:
-        os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _close(descriptors: list[int]) -> None:

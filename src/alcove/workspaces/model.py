@@ -145,6 +145,22 @@ class Removed(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class Stray(msgspec.Struct, frozen=True):
+    """A folder that may belong to nobody.
+
+    Attributes:
+        kind: `workspace`, `home` or `trashing`.
+        name: Its name: of a session or a trashing, if it belongs to one.
+        path: Absolute.
+        changed_us: When its inode was last changed, microseconds since the epoch.
+    """
+
+    kind: str
+    name: str
+    path: str
+    changed_us: int
+
+
 def kind(mode: int) -> Kind:
     """Return what a `st_mode` says it is."""
     match stat.S_IFMT(mode):

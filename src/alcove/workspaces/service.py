@@ -11,12 +11,11 @@ from pathlib import Path
 from alcove import ids
 from alcove.database.op import Database
 from alcove.errors import AlcoveError, SessionNotFoundError
-from alcove.workspaces import queries, uids
+from alcove.workspaces import queries, strays, uids
 from alcove.workspaces.base import Base, settle
 from alcove.workspaces.failures import translated
 from alcove.workspaces.files import Files
-from alcove.workspaces.model import Removed, Usage
-from alcove.workspaces.remove import remove
+from alcove.workspaces.model import Removed, Stray, Usage
 
 
 class Workspaces(Files):
@@ -117,6 +116,31 @@ class Workspaces(Files):
         await self._database.write(queries.forget, session_id)
         return removed
 
+    async def vacant(self, session_ids: Iterable[str]) -> set[str]:
+        """Return those whose workspace holds nothing, or is not there."""
+        return await asyncio.to_thread(self._base.vacant, list(session_ids))
+
+    async def missing(self, session_ids: Iterable[str]) -> list[str]:
+        """Return those that have no workspace folder."""
+        return await asyncio.to_thread(lambda: [one for one in session_ids if not self._base.exists(one)])
+
+    async def places(self) -> list[Stray]:
+        """Return every folder of the base, of its trash and of the homes that is named like one of a session."""
+        return await asyncio.to_thread(lambda: [*self._base.places(self.folder), *strays.homes(self._homes)])
+
+    async def remove_stray(self, stray: Stray) -> Removed:
+        """Remove a folder for good that is known to belong to nobody."""
+        return await asyncio.to_thread(self._remove_stray, stray)
+
+    def _remove_stray(self, stray: Stray) -> Removed:
+        match stray.kind:
+            case "home":
+                return strays.remove_home(self._homes, stray.name)
+            case "trashing":
+                return self._base.purge(stray.name)
+            case _:
+                return self._base.discard(stray.name)
+
     def _make(self, session_id: str, uid: int | None, guarded: bool) -> None:
         # Also when it is there: its programs may have changed its mode, and locked us out or others in.
         self._base.create(session_id, owner=uid, guarded=guarded, adopt=True)
@@ -137,11 +161,7 @@ class Workspaces(Files):
 
     def _purge(self, session_id: str, trash_id: str) -> Removed:
         folder = self._base.purge_session(session_id, trash_id)
-        homes = os.open(self._homes, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            return folder + remove(homes, os.fsencode(ids.session_id(session_id)))
-        finally:
-            os.close(homes)
+        return folder + strays.remove_home(self._homes, ids.session_id(session_id))
 
 
 def _each(move: Callable[[str, str], bool], sessions: Iterable[tuple[str, str]]) -> dict[str, AlcoveError]:
