@@ -210,6 +210,25 @@ async def find_session(hub: Hub | Rows, prefix: str, *, trashed: bool = False) -
             )
     if not candidates:
         raise SessionNotFoundError(f"there is no session {prefix!r}", remedy="`alcove list` shows those there are")
+    return _only(prefix, candidates)
+
+
+async def find_trashed(hub: Hub, prefix: str) -> Session:
+    """Return the session in the trash whose id is `prefix`, or the only one there whose id begins so.
+
+    Raises:
+        SessionNotFoundError: There is none in the trash.
+        InvalidError: There are several; the remedy names them.
+    """
+    candidates = await hub.sessions.find_prefix(prefix, trashed=True)
+    if not candidates:
+        raise SessionNotFoundError(
+            f"there is no session {prefix!r} in the trash", remedy="`alcove list --status trashed` shows what is"
+        )
+    return _only(prefix, candidates)
+
+
+def _only(prefix: str, candidates: list[Session]) -> Session:
     if candidates[0].id != prefix and len(candidates) > 1:
         names = ", ".join(one.id for one in candidates)
         raise InvalidError(f"{prefix!r} begins several ids", field="session_id", remedy=f"give more of one: {names}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 import unicodedata
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -262,6 +263,16 @@ def exit_code(error: AlcoveError) -> int:
 def can_ask() -> bool:
     """Return whether somebody sits at standard input."""
     return sys.stdin.isatty()
+
+
+def agreed(question: str) -> bool:
+    """Ask somebody, and return whether the answer was yes."""
+    # The event loop would only note a Ctrl-C here, and go on waiting for an answer.
+    noted = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return click.confirm(question, err=True)
+    finally:
+        signal.signal(signal.SIGINT, noted)
 
 
 def debugging() -> bool:

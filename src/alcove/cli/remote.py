@@ -20,12 +20,13 @@ import msgspec
 from alcove import limits
 from alcove.cli import answers
 from alcove.cli.finding import RemoteSearch
+from alcove.cli.sweeping import RemoteJanitor
 from alcove.cli.wire import UnreachableError, Wire, at
 from alcove.dialogs.loading import decoded
 from alcove.dialogs.model import Definition, Dialog, Step
 from alcove.durations import ttl_us
 from alcove.events.model import FINISHED, Event
-from alcove.lifecycle.model import Receipt
+from alcove.lifecycle.model import Receipt, Restored
 from alcove.messages.model import Message
 from alcove.principals.model import Issued, Key, KeyPage
 from alcove.runs.model import Reply, Run, RunPage
@@ -58,6 +59,7 @@ class Remote:
         self.events = RemoteEvents(wire)
         self.workspaces = RemoteWorkspaces(wire)
         self.keys = RemoteKeys(wire)
+        self.janitor = RemoteJanitor(wire)
 
     async def agents(self) -> list[str]:
         """Return the names of those who can answer."""
@@ -143,6 +145,11 @@ class RemoteSessions:
         query = {"receipt": True, "purge": purge}
         return (await self._wire.ask("DELETE", at("sessions", session_id), query=query)).read(Receipt)
 
+    async def restore(self, session_id: str, *, without_keys: bool = False, as_root: bool = False) -> Restored:
+        """Bring back what went to the trash together: see `Lifecycle.restore`."""
+        how = {"without_keys": without_keys, "as_root": as_root}
+        return (await self._wire.ask("POST", at("sessions", session_id, "restore"), body=how)).read(Restored)
+
     def _record(self, answer: answers.SessionAnswer) -> Session:
         if answer.absolute_work_directory:
             self.folders[answer.session_id] = answer.absolute_work_directory
@@ -202,11 +209,8 @@ class RemoteRuns:
     ) -> Run:
         """Start a run: see `Runs.start`."""
         body = {"message": message, "agent": agent, "timeout_s": timeout_s}
-        return (
-            (await self._wire.ask("POST", at("sessions", session_id, "runs"), body=body))
-            .read(answers.RunAnswer)
-            .record()
-        )
+        answer = await self._wire.ask("POST", at("sessions", session_id, "runs"), body=body)
+        return answer.read(answers.RunAnswer).record()
 
     async def get(self, run_id: str) -> Run:
         """Return a run: see `Runs.get`."""

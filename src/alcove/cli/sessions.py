@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from typing import TYPE_CHECKING
 
 import click
@@ -18,7 +17,7 @@ from alcove.sessions.model import Session, Status
 from alcove.values import Json, Metadata
 
 if TYPE_CHECKING:
-    from alcove.lifecycle.service import Receipt
+    from alcove.lifecycle.model import Receipt
 
 _LAST = 5  # messages and runs in `detail`
 
@@ -194,7 +193,7 @@ async def rm(session_ids: tuple[str, ...], purge: bool, force: bool, dry_run: bo
         if dry_run:
             await _write_going(hub, [*going.values()], purge=purge, as_json=as_json)
             return
-        if purge and not force and not _agreed(len(going)):
+        if purge and not force and not output.agreed(f"Remove {output.counted(len(going), 'session')} for good?"):
             output.note("nothing was removed")
             raise click.exceptions.Exit(output.ERROR)
         receipts: list[Receipt] = []
@@ -242,15 +241,6 @@ async def _subtree(hub: Hub, session: Session) -> list[Session]:
     for above in found:
         found += [one for one in trashed if one.parent_id == above.id]
     return found
-
-
-def _agreed(count: int) -> bool:
-    # The event loop would only note a Ctrl-C here, and go on waiting for an answer.
-    noted = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        return click.confirm(f"Remove {output.counted(count, 'session')} for good?", err=True)
-    finally:
-        signal.signal(signal.SIGINT, noted)
 
 
 async def _write_going(hub: Hub, going: list[Session], *, purge: bool, as_json: bool) -> None:

@@ -20,6 +20,7 @@ LEAST: Final[dict[str, Role]] = {
     # Whoever bounds what an agent may do, or asks what a run may, stands for the program behind it.
     "ceilings.read": Role.SERVICE,
     "ceilings.write": Role.SERVICE,
+    "cleanup.run": Role.ADMIN,
     "dialogs.read": Role.USER,
     # An event brings messages and slots as the bot words them, as `messages.append` does.
     "dialogs.write": Role.SERVICE,
