@@ -15,6 +15,7 @@ AlcoveError
 │   ├── VersionMismatchError     If-Match does not match
 │   ├── IdempotencyError         the same key with another body
 │   ├── EventRefusedError        the dialog's state does not take that event; names what it takes
+│   ├── RunEndedError            nothing of the run takes effect any more
 │   ├── SessionExpiredError      readable, but takes no more activity
 │   └── ObjectGoneError          an object was swept before its message came
 ├── UnauthorizedError            nobody knows who is calling
@@ -214,6 +215,12 @@ class EventRefusedError(ConflictError):
     """The dialog does not take that event where it stands."""
 
     code = "event_refused"
+
+
+class RunEndedError(ConflictError):
+    """The run has ended, or is lost; nothing of it takes effect any more."""
+
+    code = "run_ended"
 
 
 class SessionExpiredError(ConflictError):

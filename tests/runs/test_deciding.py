@@ -30,6 +30,8 @@ def test_what_has_expired_is_denied_and_so_is_what_somebody_above_lost() -> None
     assert _code(_standing(fine)) is None
     assert _code(_standing(fine, broken=True)) == "revoked"
     assert _code(_standing(fine, status="lost")) == "finished"
+    assert _code(_standing(fine, due_us=NOW)) == "finished", "not heard of in time, whether that was written or not"
+    assert Known(_standing(fine, due_us=NOW + 250_000), 10.0).until == pytest.approx(10.25)
 
 
 def _code(standing: Standing) -> str | None:
@@ -37,7 +39,7 @@ def _code(standing: Standing) -> str | None:
     return None if refusal is None else refusal.code
 
 
-def _standing(body: str, *, broken: bool = False, status: str = "running") -> Standing:
+def _standing(body: str, *, broken: bool = False, status: str = "running", due_us: int = 0) -> Standing:
     return Standing(
         now=NOW,
         run_id="r",
@@ -45,6 +47,7 @@ def _standing(body: str, *, broken: bool = False, status: str = "running") -> St
         user_id="",
         session_id="",
         status=status,
+        due_us=due_us,
         root_id="r",
         line=("r",),
         broken=broken,

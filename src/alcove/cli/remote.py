@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 from http import HTTPStatus
 from typing import Final, final
@@ -20,6 +20,8 @@ import msgspec
 from alcove import limits
 from alcove.cli import answers
 from alcove.cli.finding import RemoteSearch
+from alcove.cli.remote_grants import GrantAnswer, decisions
+from alcove.cli.remote_keys import RemoteKeys
 from alcove.cli.sweeping import RemoteJanitor
 from alcove.cli.wire import UnreachableError, Wire, at
 from alcove.dialogs.loading import decoded
@@ -28,7 +30,8 @@ from alcove.durations import ttl_us
 from alcove.events.model import FINISHED, Event
 from alcove.lifecycle.model import Receipt, Restored
 from alcove.messages.model import Message
-from alcove.principals.model import Issued, Key, KeyPage
+from alcove.runs.checking import Held
+from alcove.runs.deciding import Check, Decision
 from alcove.runs.model import Reply, Run, RunPage
 from alcove.sessions import rules
 from alcove.sessions.model import Page, Session
@@ -228,6 +231,14 @@ class RemoteRuns:
         """Cancel a run and return it: see `Runs.cancel`."""
         return (await self._wire.ask("POST", at("runs", run_id, "cancel"))).read(answers.RunAnswer).record()
 
+    async def grant(self, run_id: str) -> Held:
+        """Return a run's authority: see `Runs.grant`."""
+        return (await self._wire.ask("GET", at("runs", run_id, "grant"))).read(GrantAnswer).record()
+
+    async def authorize(self, run_id: str, checks: Sequence[Check], *, fresh: bool = False) -> list[Decision]:
+        """Answer checks about one run: see `Runs.authorize`."""
+        return await decisions(self._wire, run_id, checks, fresh=fresh)
+
     async def events(self, run_id: str, after: int = 0) -> AsyncIterator[Event]:
         """Yield the events of a run after number `after`, to its last one: see `Runs.events`.
 
@@ -363,36 +374,3 @@ def _file(session_id: str, path: str) -> str:
 
 def _place(path: str) -> dict[str, str | bool | None]:
     return {"raw_path": quote_from_bytes(os.fsencode(path)) if path else None}
-
-
-@final
-class RemoteKeys:
-    """`hub.keys` of a server."""
-
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
-
-    async def create(
-        self,
-        *,
-        role: str,
-        tenant: str = "default",
-        user_id: str = "",
-        label: str = "",
-        ttl_s: float | None = None,
-        rate_per_s: int | None = None,
-    ) -> Issued:
-        """Make a key: see `Keys.create`."""
-        body = {"role": role, "tenant": tenant, "user_id": user_id, "label": label, "ttl_s": ttl_s}
-        answer = await self._wire.ask("POST", at("keys"), body={**body, "rate_per_s": rate_per_s})
-        return Issued(answer.read(answers.KeyAnswer).record(), answer.read(answers.SecretAnswer).secret)
-
-    async def list(self, *, limit: int = limits.PAGE_DEFAULT, cursor: str | None = None) -> KeyPage:
-        """List keys: see `Keys.list`."""
-        answer = await self._wire.ask("GET", at("keys"), query={"limit": limit, "cursor": cursor})
-        page = answer.read(answers.KeysAnswer)
-        return KeyPage([one.record() for one in page.keys], page.next_cursor)
-
-    async def revoke(self, key_id: str) -> Key:
-        """Revoke a key: see `Keys.revoke`."""
-        return (await self._wire.ask("DELETE", at("keys", key_id))).read(answers.KeyAnswer).record()

@@ -42,6 +42,8 @@ LEAST: Final[dict[str, Role]] = {
     "runs.authorize": Role.SERVICE,
     "runs.cancel": Role.USER,
     "runs.read": Role.USER,
+    "runs.register": Role.SERVICE,
+    "runs.report": Role.SERVICE,
     "runs.start": Role.USER,
     "search.read": Role.USER,
     "sessions.create": Role.USER,

@@ -24,6 +24,7 @@ from alcove.runs.deciding import ALLOWED, UNREACHABLE, Check, Decision, Known
 from alcove.runs.grant_queries import Change, Standing
 from alcove.runs.granting import Granting, Resolver, effective
 from alcove.runs.grants import Grant, thaw
+from alcove.runs.ledger import Ledger
 
 _log = logging.getLogger("alcove.grants")
 
@@ -66,7 +67,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     refusal: str
 
 
-class Checks:
+class Checks(Ledger):
     """Answers what runs may do.
 
     Args:
@@ -75,7 +76,7 @@ class Checks:
     """
 
     def __init__(self, database: Database, clock: Clock | None = None) -> None:
-        self._database = database
+        super().__init__(database)
         self._granting = Granting(database)
         self._monotonic = (clock or SystemClock()).monotonic
         self._known: dict[str, Known] = {}

@@ -14,6 +14,7 @@ from alcove.rights.writing import within
 from alcove.runs.grant_queries import Standing
 from alcove.runs.granting import effective, revoked
 from alcove.runs.grants import Grant
+from alcove.runs.model import RunStatus
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -109,13 +110,17 @@ class Known:
         if self.refusal is not None:
             self.allowed = {}
         self.until = asked_at + limits.DECISION_S
-        if self._expires_us and self.refusal is None:
-            self.until = min(self.until, asked_at + (self._expires_us - standing.now) / SECOND)
+        if self.refusal is None:
+            ends = [at for at in (self._expires_us, standing.due_us) if at]
+            self.until = min([self.until, *(asked_at + (at - standing.now) / SECOND for at in ends)])
 
     def _refused(self, standing: Standing) -> Decision | None:
         name = f"run {standing.run_id}"
         if standing.ended:
-            return Decision(False, "finished", f"{name} has ended ({standing.status})")
+            how = (
+                "was not heard of in time" if standing.status == RunStatus.RUNNING else f"has ended ({standing.status})"
+            )
+            return Decision(False, "finished", f"{name} {how}")
         if revoked(standing):
             reasons = [change.reason for change in standing.changes if change.kind == "revoke" and change.reason]
             return Decision(False, "revoked", f"the grant of {name} was revoked{f': {reasons[0]}' if reasons else ''}")

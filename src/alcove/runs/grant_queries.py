@@ -56,6 +56,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
         user_id: Which user's.
         session_id: Where it works, `''` for nowhere.
         status: Of the run.
+        due_us: When a hosted run is lost unless it is heard of before; 0 for others.
         root_id: The run at the top of its tree.
         line: It and the runs above it.
         broken: Whether one of those above is gone: then nobody vouches for what it handed on.
@@ -69,6 +70,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     user_id: str
     session_id: str
     status: str
+    due_us: Micros
     root_id: str
     line: tuple[str, ...]
     broken: bool
@@ -77,18 +79,18 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ended(self) -> bool:
-        """Whether the run has ended."""
-        return self.status != RunStatus.RUNNING
+        """Whether the run has ended, or was not heard of in time, whether that has been written or not."""
+        return self.status != RunStatus.RUNNING or 0 < self.due_us <= self.now
 
 
 def standing(now: Micros, run_id: str, known: bool) -> Steps[Standing | None]:
     """Return a run's authority as it stands, None when there is no such run; without its grant when that is known."""
     rows = yield Statement(
-        "SELECT tenant, user_id, session_id, status, root_run, parent_run FROM runs WHERE id = ?", (run_id,)
+        "SELECT tenant, user_id, session_id, status, due_at, root_run, parent_run FROM runs WHERE id = ?", (run_id,)
     )
     if not rows:
         return None
-    [(tenant, user_id, session_id, status, root_id, above)] = rows
+    [(tenant, user_id, session_id, status, due_us, root_id, above)] = rows
     line, broken = [run_id], False
     while above and not broken:
         line.append(above)
@@ -109,6 +111,7 @@ def standing(now: Micros, run_id: str, known: bool) -> Steps[Standing | None]:
         user_id=user_id,
         session_id=session_id,
         status=status,
+        due_us=due_us,
         root_id=root_id,
         line=tuple(line),
         broken=broken,

@@ -19,7 +19,8 @@ from alcove.rights.model import Cut, Rights
 from alcove.rights.writing import checked
 from alcove.runs import grant_queries
 from alcove.runs.grant_queries import Standing
-from alcove.runs.grants import Asked, Grant, check_asked, thaw
+from alcove.runs.grants import Asked, Grant, check_asked, freeze, thaw
+from alcove.runs.model import NewRun
 
 
 class Asking(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,6 +175,30 @@ def handed_on(parent: Standing) -> Grant:
             remedy="start it from one higher up",
         )
     return grant
+
+
+def new_run(
+    grant: Grant, built: Built, *, run_id: str, session_id: str, holder: str, tenant: str, user_id: str
+) -> NewRun:
+    """Return a run that is to start with a frozen grant.
+
+    Raises:
+        TooLargeError: The grant is longer than `limits.GRANT_BYTES`.
+    """
+    body, digest = freeze(grant)
+    return NewRun(
+        id=run_id,
+        session_id=session_id,
+        agent=grant.agent,
+        holder=holder,
+        tenant=tenant,
+        user_id=user_id,
+        parent_run=grant.parent,
+        root_run=built.root_run or run_id,
+        grant_json=body,
+        cuts_json=msgspec.json.encode(built.cuts).decode(),
+        digest=digest,
+    )
 
 
 def revoked(standing: Standing) -> bool:

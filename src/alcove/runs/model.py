@@ -43,13 +43,17 @@ class Run(msgspec.Struct, frozen=True):
         holder: The process that looks after it.
         tree: The tree of processes that it started, `''` for none.
         digest: SHA-256, in hex, of its grant: what it may do, frozen when it started (`Runs.grant`).
-        rung: The sandbox that it ran in, `''` until it started, `in-process` for a function.
+        rung: The sandbox that it ran in, `''` until it started, `in-process` for a function, `hosted` for one that a
+            host framework executes.
         guarantees_json: What that rung was proven to guarantee on this machine.
         ended_us: 0 while it runs.
         tenant: Whose it is.
         user_id: Which user's, `''` for nobody's.
         parent_run: The run that handed its rights on, `''` for none.
         root_run: The run at the top of its tree; its own id for one without a parent.
+        hosted: Whether a host framework executes it.
+        due_us: When it is lost unless it is heard of before; 0 for those that Alcove executes.
+        cancelling: Whether somebody asked to cancel it.
         replayed: Whether it was started by an earlier call with the same idempotency key.
     """
 
@@ -73,6 +77,9 @@ class Run(msgspec.Struct, frozen=True):
     user_id: str = ""
     parent_run: str = ""
     root_run: str = ""
+    hosted: int = 0
+    due_us: Micros = 0
+    cancelling: int = 0
     replayed: bool = False
 
     @property
@@ -138,6 +145,32 @@ class Reply(msgspec.Struct, frozen=True):
 
     run: Run
     text: str
+
+
+class RunFilters(msgspec.Struct, frozen=True, kw_only=True):
+    """Which runs; every one that is given must hold. The names are those of the columns, but for `active`.
+
+    Attributes:
+        session_id: Of this session.
+        tenant: Of this tenant.
+        user_id: Of this user.
+        agent: Of this agent.
+        status: With this status.
+        parent_run: Handed on by this run.
+        root_run: Of the tree below this run.
+        hosted: 1 for those that a host framework executes, 0 for those that Alcove does.
+        active: Whether they have not ended.
+    """
+
+    session_id: str | None = None
+    tenant: str | None = None
+    user_id: str | None = None
+    agent: str | None = None
+    status: str | None = None
+    parent_run: str | None = None
+    root_run: str | None = None
+    hosted: int | None = None
+    active: bool | None = None
 
 
 class RunPage(msgspec.Struct, frozen=True):

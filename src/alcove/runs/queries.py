@@ -15,7 +15,7 @@ from alcove.messages import queries as messages
 from alcove.messages.model import Stored
 from alcove.pages import decode_cursor, encode_cursor
 from alcove.runs import grant_queries
-from alcove.runs.model import TURN_ENDS, Ending, NewRun, Run, RunPage, RunStatus
+from alcove.runs.model import TURN_ENDS, Ending, NewRun, Run, RunFilters, RunPage, RunStatus
 from alcove.sessions import heads
 from alcove.sessions.heads import Fence
 from alcove.values import Json
@@ -24,7 +24,8 @@ from alcove.workspaces.model import Usage
 
 _COLUMNS = (
     "id, session_id, turn, agent, status, exit_code, error, answer_seq, epoch, holder, tree, digest, "
-    "rung, guarantees, created_at, ended_at, tenant, user_id, parent_run, root_run"
+    "rung, guarantees, created_at, ended_at, tenant, user_id, parent_run, root_run, "
+    "hosted, due_at, cancelling"
 )
 LEASE: Micros = limits.LEASE_S * SECOND
 
@@ -66,8 +67,8 @@ def start(now: Micros, new: NewRun, message: Stored, request: Once | None) -> St
     )
     yield messages.insert(now, new.session_id, seq, [turn], [message])
     yield Statement(
-        f"INSERT INTO runs ({_COLUMNS}, cancelling) "
-        "VALUES (?, ?, ?, ?, 'running', NULL, '', 0, ?, ?, ?, ?, '', '', ?, 0, ?, ?, ?, ?, 0)",
+        f"INSERT INTO runs ({_COLUMNS}) "
+        "VALUES (?, ?, ?, ?, 'running', NULL, '', 0, ?, ?, ?, ?, '', '', ?, 0, ?, ?, ?, ?, 0, 0, 0)",
         (new.id, new.session_id, turn, new.agent, fence.epoch, new.holder, lost.tree if lost else "", new.digest, now)
         + (new.tenant, new.user_id, new.parent_run, new.root_run),
     )
@@ -83,7 +84,9 @@ def start(now: Micros, new: NewRun, message: Stored, request: Once | None) -> St
 
 def _lose(now: Micros, session_id: str) -> Steps[Lost | None]:
     """Mark the run lost that holds the session no more but has not ended; there is one at most."""
-    rows = yield Statement("SELECT id, turn, tree FROM runs WHERE session_id = ? AND ended_at = 0", (session_id,))
+    rows = yield Statement(
+        "SELECT id, turn, tree FROM runs WHERE session_id = ? AND ended_at = 0 AND hosted = 0", (session_id,)
+    )
     if not rows:
         return None
     [(run_id, turn, tree)] = rows
@@ -176,15 +179,17 @@ def get(now: Micros, run_id: str) -> Steps[Run]:
 
 
 def live(now: Micros, session_id: str) -> Steps[list[Run]]:
-    """Return the runs of a session that have not ended: one at most."""
-    rows = yield Statement(f"SELECT {_COLUMNS} FROM runs WHERE session_id = ? AND ended_at = 0", (session_id,))
+    """Return the runs of a session that Alcove executes and that have not ended: one at most."""
+    rows = yield Statement(
+        f"SELECT {_COLUMNS} FROM runs WHERE session_id = ? AND ended_at = 0 AND hosted = 0", (session_id,)
+    )
     return [Run(*row) for row in rows]
 
 
 def all_live(now: Micros, after: str, limit: int) -> Steps[list[Run]]:
-    """Return runs of the installation that have not ended, by id."""
+    """Return runs that Alcove executes and that have not ended, by id."""
     rows = yield Statement(
-        f"SELECT {_COLUMNS} FROM runs WHERE ended_at = 0 AND id > ? ORDER BY id LIMIT ?", (after, limit)
+        f"SELECT {_COLUMNS} FROM runs WHERE ended_at = 0 AND hosted = 0 AND id > ? ORDER BY id LIMIT ?", (after, limit)
     )
     return [Run(*row) for row in rows]
 
@@ -209,14 +214,14 @@ def ask_cancel(now: Micros, run_id: str) -> Steps[Run]:
     return (yield from get(now, run_id))
 
 
-def page(
-    now: Micros, session_id: str | None, tenant: str | None, user_id: str | None, limit: int, cursor: str | None
-) -> Steps[RunPage]:
-    """Return runs, newest first: of one session, or of the sessions of a tenant or of its user, or of all."""
+def page(now: Micros, filters: RunFilters, limit: int, cursor: str | None) -> Steps[RunPage]:
+    """Return the runs that fit every filter, newest first."""
     created, after = decode_cursor(cursor) if cursor else (2**63 - 1, "")
-    wanted = {"session_id": session_id, "tenant": tenant, "user_id": user_id}
-    given = {column: value for column, value in wanted.items() if value is not None}
+    given = {name: value for name in RunFilters.__struct_fields__ if (value := getattr(filters, name)) is not None}
+    active = given.pop("active", None)
     condition = "".join(f"{column} = ? AND " for column in given)
+    if active is not None:
+        condition += "ended_at = 0 AND " if active else "ended_at > 0 AND "
     narrowed: tuple[Value, ...] = (*given.values(), created, after, limit + 1)
     rows = yield Statement(
         f"SELECT {_COLUMNS} FROM runs WHERE {condition}(created_at, id) < (?, ?) "
@@ -225,6 +230,25 @@ def page(
     )
     runs = [Run(*row) for row in rows[:limit]]
     return RunPage(runs, encode_cursor(runs[-1].created_us, runs[-1].id) if len(rows) > limit else None)
+
+
+def tree(now: Micros, run_id: str, limit: int) -> Steps[list[Run]]:
+    """Return a run and those below it, nearest first, at most `limit`; `limits.RUN_TREE` of its tree are looked at."""
+    run = yield from get(now, run_id)
+    rows = yield Statement(
+        f"SELECT {_COLUMNS} FROM runs WHERE root_run = ? ORDER BY created_at, id LIMIT ?",
+        (run.root_run, limits.RUN_TREE),
+    )
+    below: dict[str, list[Run]] = {}
+    for row in rows:
+        one = Run(*row)
+        below.setdefault(one.parent_run, []).append(one)
+    found = [run]
+    for one in found:
+        found += below.get(one.id, [])
+        if len(found) >= limit:
+            break
+    return found[:limit]
 
 
 def lapsed(now: Micros, session_id: str, run_id: str) -> Steps[bool]:

@@ -6,8 +6,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 
-import msgspec
-
 from alcove import ids, limits
 from alcove.agents.base import Line, Prompt
 from alcove.agents.catalog import Agent, Catalog
@@ -29,12 +27,11 @@ from alcove.messages import queries as message_queries
 from alcove.messages.model import Draft, Stored
 from alcove.messages.rules import stored
 from alcove.messages.service import Messages
-from alcove.pages import page_limit
 from alcove.runs import holder, queries
-from alcove.runs.checking import Checks
-from alcove.runs.granting import Built
-from alcove.runs.grants import Asked, freeze
-from alcove.runs.model import NewRun, Reply, Run, RunPage, RunStatus
+from alcove.runs.granting import Built, new_run
+from alcove.runs.grants import Asked
+from alcove.runs.hosted import HostedRuns
+from alcove.runs.model import Reply, Run, RunStatus
 from alcove.runs.queries import Lost, Started
 from alcove.runs.supervisor import Supervisor
 from alcove.runs.working import Workshop
@@ -45,7 +42,7 @@ _log = logging.getLogger("alcove.runs")
 _EVENTS = 2**62
 
 
-class Runs(Checks):
+class Runs(HostedRuns):
     """Runs agents in sessions, one run at a time in each, and answers what each of them may do.
 
     Args:
@@ -69,11 +66,8 @@ class Runs(Checks):
         workshop: Workshop,
         default_agent: str,
     ) -> None:
-        super().__init__(database)
-        self._sessions = sessions
+        super().__init__(database, sessions=sessions, events=events, agents=agents)
         self._messages = messages
-        self._events = events
-        self._agents = agents
         self._workshop = workshop
         self._default_agent = default_agent
         self._holder = holder.here()
@@ -156,19 +150,14 @@ class Runs(Checks):
         timeout_s = min(timeout_s or agent.timeout_s, built.lifetime_s)
         job = await self._workshop.prepare(session.id, run_id, agent, prompt, timeout_s, built.grant)
         try:
-            body, digest = freeze(job.grant)
-            new = NewRun(
-                id=run_id,
+            new = new_run(
+                job.grant,
+                built,
+                run_id=run_id,
                 session_id=session.id,
-                agent=agent.name,
                 holder=self._holder,
                 tenant=session.tenant,
                 user_id=session.user_id,
-                parent_run=job.grant.parent,
-                root_run=built.root_run or run_id,
-                grant_json=body,
-                cuts_json=msgspec.json.encode(built.cuts).decode(),
-                digest=digest,
             )
             started, replayed = await write_once(self._database, request, Started, queries.start, new, said, request)
         except BaseException:
@@ -228,30 +217,11 @@ class Runs(Checks):
         metadata = (message.detail.metadata if message else None) or {}
         return Reply(run, "" if message is None or metadata.get("silent") else message.text)
 
-    async def get(self, run_id: str) -> Run:
-        """Return a run.
-
-        Raises:
-            RunNotFoundError: There is none of that id.
-        """
-        return await self._database.read(queries.get, run_id)
-
-    async def list(
-        self,
-        session_id: str | None = None,
-        *,
-        tenant: str | None = None,
-        user_id: str | None = None,
-        limit: int = limits.PAGE_DEFAULT,
-        cursor: str | None = None,
-    ) -> RunPage:
-        """List runs, newest first: of one session, of the sessions of a tenant or of one of its users, or of all."""
-        return await self._database.read(queries.page, session_id, tenant, user_id, page_limit(limit), cursor)
-
     async def cancel(self, run_id: str) -> Run:
         """Cancel a run and return it: ended, when this process looks after it; another one is asked to end it.
 
-        Its whole process tree is gone before it has ended. A run that has ended stays as it is.
+        A host framework is asked too, and hears it with its next heartbeat. Of a run that Alcove executes the whole
+        process tree is gone before it has ended. A run that has ended stays as it is.
         """
         run = await self.get(run_id)
         live = self._live.get(run_id)
@@ -279,7 +249,10 @@ class Runs(Checks):
         return found
 
     async def recover(self) -> int:
-        """Mark runs lost whose holder is gone, end what they left, and return how many. Done when Alcove opens."""
+        """Mark runs lost whose holder is gone, end what they left, and return how many. Done when Alcove opens.
+
+        Those of host frameworks have no holder: see `sweep_stale`.
+        """
         found, after = 0, ""
         while runs := await self._database.read(queries.all_live, after, limits.PAGE):
             after = runs[-1].id
@@ -295,6 +268,7 @@ class Runs(Checks):
         while True:
             await asyncio.sleep(limits.LEASE_S)
             try:
+                await self.sweep_stale()
                 await self.recover()
             except DatabaseError:
                 _log.exception("lost runs could not be looked for")

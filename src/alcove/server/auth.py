@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping
-from typing import Final, Protocol, final
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Final, Protocol, TypeAlias, final
 from urllib.parse import urlsplit
 
 from alcove.errors import UnauthorizedError
 from alcove.principals.model import LOCAL, NOBODY, Principal, Role
 from alcove.principals.service import Keys
+from alcove.runs.hosted import TOKEN_PREFIX, Bearer
 from alcove.server.problems import ForbiddenError, MisdirectedError
 from alcove.server.route import UNMATCHED, Route
 
 Headers = Mapping[bytes, bytes]
+Tokens: TypeAlias = Callable[[str], Awaitable[Bearer]]
+_RUN: Final = TOKEN_PREFIX.encode()
 _LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
@@ -37,12 +40,16 @@ class PortGate:
     Args:
         keys: Tells who holds one.
         allowed_hosts: Names besides those of the loopback under which a proxy may call.
+        tokens: Tells which run a run's token is of; None to take none.
         loopback: Whether only this machine reaches the port. Otherwise a key is needed always, and any name is taken
             unless some are listed: no page has the key.
     """
 
-    def __init__(self, keys: Keys, allowed_hosts: Iterable[str] = (), *, loopback: bool = True) -> None:
+    def __init__(
+        self, keys: Keys, allowed_hosts: Iterable[str] = (), *, tokens: Tokens | None = None, loopback: bool = True
+    ) -> None:
         self._keys = keys
+        self._tokens = tokens
         self._loopback = loopback
         listed = frozenset(name.lower() for name in allowed_hosts)
         self._names = _LOOPBACK_NAMES | listed if loopback or listed else None
@@ -57,9 +64,14 @@ class PortGate:
             RateLimitedError: The key's holder asks too often.
         """
         self._check_origin(headers, route)
+        secret = _bearer(headers)
+        if secret is not None and secret.startswith(_RUN) and self._tokens:
+            # Also where there are no keys: whoever shows a run's token is that run, and not the administrator.
+            bearer = await self._tokens(secret.decode("latin-1"))
+            owner = bearer.owner
+            return Principal(role=Role.RUN, tenant=owner.tenant, session_id=owner.session_id, run_id=bearer.run_id)
         if self._loopback and not await self._keys.exist():
             return LOCAL
-        secret = _bearer(headers)
         if secret is not None:
             return await self._keys.authenticate(secret.decode("latin-1"))
         if route.public and route is not UNMATCHED:  # a stranger is not told which paths there are

@@ -74,7 +74,7 @@ async def serve(settings: Settings, *, prepare: Callable[[Alcove], None] | None 
                 _log.warning(warning)
             site = Site(hub=hub, routes=ROUTES, metrics=Metrics(), stopping=asyncio.Event())
             hub.workshop.door = RunDoor(site)
-            gate = PortGate(hub.keys, settings.allowed_hosts, loopback=loopback)
+            gate = PortGate(hub.keys, settings.allowed_hosts, tokens=hub.runs.of_token, loopback=loopback)
             await _Server(site, gate).serve([listener])
     _log.info("stopped")
 

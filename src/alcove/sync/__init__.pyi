@@ -39,6 +39,8 @@ from alcove.runs import (
     deciding as _alcove_runs_deciding,
     granting as _alcove_runs_granting,
     grants as _alcove_runs_grants,
+    hosted as _alcove_runs_hosted,
+    hosted_queries as _alcove_runs_hosted_queries,
     model as _alcove_runs_model,
 )
 from alcove.search import model as _alcove_search_model
@@ -456,11 +458,22 @@ class Runs:
     def events(self, run_id: str, after: int = 0) -> _alcove_sync_doors.BlockingIterator[_alcove_events_model.Event]:
         """Yield the events of a run after number `after`, to its last one, waiting for those to come."""
 
+    def fail(self, run_id: str, error: str) -> _alcove_runs_model.Run:
+        """End a run that failed: see `finish`."""
+
+    def finish(
+        self, run_id: str, *, status: str = "finished", text: str = "", error: str = "", exit_code: int | None = None
+    ) -> _alcove_runs_model.Run:
+        """End a run, with its answer, and with it its authority. Its records stay."""
+
     def get(self, run_id: str) -> _alcove_runs_model.Run:
         """Return a run."""
 
     def grant(self, run_id: str) -> _alcove_runs_checking.Held:
         """Return a run's authority: as it was frozen, what was cut off and withdrawn, and what is left."""
+
+    def heartbeat(self, run_id: str) -> _alcove_runs_model.Run:
+        """Say that a run goes on, and return it: `cancelling` tells that somebody asked to cancel it."""
 
     def list(
         self,
@@ -468,10 +481,16 @@ class Runs:
         *,
         tenant: str | None = None,
         user_id: str | None = None,
+        agent: str | None = None,
+        status: str | None = None,
+        parent_run: str | None = None,
+        root_run: str | None = None,
+        hosted: bool | None = None,
+        active: bool | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> _alcove_runs_model.RunPage:
-        """List runs, newest first: of one session, of the sessions of a tenant or of one of its users, or of all."""
+        """List runs, newest first; every given filter must hold."""
 
     def lost(self) -> _builtins.list[_alcove_runs_model.Run]:
         """Return the runs whose holder is gone: what `recover` would end."""
@@ -481,14 +500,42 @@ class Runs:
     ) -> _alcove_runs_checking.Held:
         """Keep of a run's grant, and of those below it, only what is within `within` (`alcove.bound`)."""
 
+    def of_token(self, token: str) -> _alcove_runs_hosted.Bearer:
+        """Return the live run that a token is of, and whose that is."""
+
     def owner(self, run_id: str) -> _alcove_runs_checking.Whose | None:
         """Return whose a run is, which never changes; None when there is none of that id."""
 
     def recover(self) -> int:
         """Mark runs lost whose holder is gone, end what they left, and return how many. Done when Alcove opens."""
 
+    def register(
+        self,
+        agent: str,
+        *,
+        run_id: str | None = None,
+        session_id: str = "",
+        tenant: str = "default",
+        user_id: str = "",
+        parent_run: str = "",
+        grant: _alcove_runs_grants.Asked | None = None,
+        stale_s: float = 3600,
+    ) -> _alcove_runs_hosted.Registered:
+        """Record a run that the caller executes, with its frozen grant, in one transaction."""
+
     def reply(self, run_id: str) -> _alcove_runs_model.Reply:
         """Wait for the end of a run and return it with its answer."""
+
+    def report(
+        self,
+        run_id: str,
+        *,
+        text: str = "",
+        stream: str = "stdout",
+        messages: _collections_abc.Sequence[_alcove_messages_model.Draft] = ...,
+        idempotency_key: str | None = None,
+    ) -> _alcove_runs_hosted_queries.Reported:
+        """Write what a run said, all or nothing; it goes on, by that."""
 
     def revoke(self, run_id: str, *, reason: str = "", made_by: str = "local") -> _alcove_runs_checking.Held:
         """Withdraw a run's whole grant, and with it those of the runs below it."""
@@ -514,6 +561,12 @@ class Runs:
         self, session_id: str, message: str, *, agent: str | None = None, timeout_s: float | None = None
     ) -> _alcove_sync_doors.BlockingIterator[_alcove_events_model.Event]:
         """Start a run and yield its events to the last one. Leaving early does not cancel it."""
+
+    def sweep_stale(self) -> int:
+        """Mark hosted runs lost that were not heard of in time; return how many. Done again and again while it is open."""
+
+    def tree(self, run_id: str, *, limit: int = 1000) -> _builtins.list[_alcove_runs_model.Run]:
+        """Return a run and those that got their rights from it, nearest first, at most `limit` of them."""
 
     def watch(self) -> None:
         """Recover again and again, so that the end of another process is noticed. Goes on until it is cancelled."""

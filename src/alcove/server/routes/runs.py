@@ -23,7 +23,7 @@ from alcove.events.model import Event
 from alcove.server.call import Call
 from alcove.server.route import Route
 from alcove.server.routes.grants import GrantBody, asked_for
-from alcove.server.routes.views import Paging, RunView, given, run_view
+from alcove.server.routes.views import Paging, RunView, Unset, given, run_view
 from alcove.server.streaming import EventStream, resumes_after
 
 
@@ -59,6 +59,40 @@ class RunList(msgspec.Struct, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
+class RunTree(msgspec.Struct, frozen=True, kw_only=True):
+    """A run and those below it.
+
+    Attributes:
+        runs: Nearest first.
+    """
+
+    runs: list[RunView]
+
+
+class RunQuery(Paging, frozen=True, kw_only=True):
+    """Which runs.
+
+    Attributes:
+        session_id: Of this session.
+        user_id: Of this user.
+        agent: Of this agent.
+        status: With this status.
+        parent_run: Handed on by this run.
+        root_run: Of the tree below this run.
+        hosted: Whether a host framework executes them.
+        active: Whether they have not ended.
+    """
+
+    session_id: str | Unset = msgspec.UNSET
+    user_id: str | Unset = msgspec.UNSET
+    agent: str | Unset = msgspec.UNSET
+    status: str | Unset = msgspec.UNSET
+    parent_run: str | Unset = msgspec.UNSET
+    root_run: str | Unset = msgspec.UNSET
+    hosted: bool | Unset = msgspec.UNSET
+    active: bool | Unset = msgspec.UNSET
+
+
 class After(msgspec.Struct, frozen=True, kw_only=True):
     """Where to go on.
 
@@ -91,12 +125,37 @@ async def start(call: Call, body: Start) -> RunView:
 async def list_of_session(call: Call, query: Paging) -> RunList:
     """List the runs of a session, newest first."""
     await call.session()
-    return await _list(call, call.session_id, query)
+    page = await call.hub.runs.list(call.session_id, limit=query.limit, cursor=given(query.cursor))
+    return RunList(runs=[run_view(run) for run in page.runs], next_cursor=page.next_cursor)
 
 
-async def list_all(call: Call, query: Paging) -> RunList:
-    """List all runs, newest first."""
-    return await _list(call, None, query)
+async def list_all(call: Call, query: RunQuery) -> RunList:
+    """List runs, newest first; every given filter must hold."""
+    if isinstance(query.session_id, str):
+        await call.reach(query.session_id)
+    page = await call.hub.runs.list(
+        given(query.session_id),
+        tenant=None if call.is_admin else call.principal.tenant,
+        user_id=call.user(given(query.user_id)),
+        agent=given(query.agent),
+        status=given(query.status),
+        parent_run=given(query.parent_run),
+        root_run=given(query.root_run),
+        hosted=given(query.hosted),
+        active=given(query.active),
+        limit=query.limit,
+        cursor=given(query.cursor),
+    )
+    return RunList(runs=[run_view(run) for run in page.runs], next_cursor=page.next_cursor)
+
+
+async def tree(call: Call) -> RunTree:
+    """Show a run and those that got their rights from it, nearest first, at most 1,000."""
+    run = await call.run()
+    found = await call.hub.runs.tree(run.id)
+    user_id = call.user(None)
+    seen = [one for one in found if one.tenant == run.tenant and user_id in {None, one.user_id}]
+    return RunTree(runs=[run_view(one) for one in seen])
 
 
 async def get(call: Call) -> RunView:
@@ -141,17 +200,6 @@ async def _so_far(call: Call, run_id: str, after: int) -> AsyncGenerator[Event]:
         after = found[-1].n
 
 
-async def _list(call: Call, session_id: str | None, query: Paging) -> RunList:
-    page = await call.hub.runs.list(
-        session_id,
-        tenant=None if call.is_admin else call.principal.tenant,
-        user_id=call.user(None),
-        limit=query.limit,
-        cursor=given(query.cursor),
-    )
-    return RunList(runs=[run_view(run) for run in page.runs], next_cursor=page.next_cursor)
-
-
 _NONE: Final = (RunNotFoundError,)
 
 ROUTES: Final = (
@@ -182,7 +230,8 @@ ROUTES: Final = (
         errors=(SessionNotFoundError,),
         run=True,
     ),
-    Route("GET", "/api/v1/runs", list_all, permission="runs.read"),
+    Route("GET", "/api/v1/runs", list_all, permission="runs.read", errors=(SessionNotFoundError,)),
+    Route("GET", "/api/v1/runs/{run_id}/tree", tree, permission="runs.read", errors=_NONE),
     Route("GET", "/api/v1/runs/{run_id}", get, permission="runs.read", errors=_NONE, run=True),
     Route(
         "GET",

@@ -29,9 +29,9 @@ from alcove.rights.writing import bound
 from alcove.runs import queries
 from alcove.runs.checking import Checks, Denial
 from alcove.runs.deciding import Check
-from alcove.runs.granting import Asking
-from alcove.runs.grants import Asked, ask, freeze
-from alcove.runs.model import Ending, NewRun, RunStatus
+from alcove.runs.granting import Asking, new_run
+from alcove.runs.grants import Asked, ask
+from alcove.runs.model import Ending, RunStatus
 from alcove.runs.queries import Started
 from alcove.sessions.heads import Fence
 from alcove.sessions.service import Sessions
@@ -82,19 +82,8 @@ class _Place:
             user_id="",
             parent_run=parent,
         )
-        body, digest = freeze(built.grant)
-        new = NewRun(
-            id=run_id,
-            session_id=session,
-            agent="agent",
-            holder="holder",
-            tenant="default",
-            user_id="",
-            parent_run=parent,
-            root_run=built.root_run or run_id,
-            grant_json=body,
-            cuts_json="[]",
-            digest=digest,
+        new = new_run(
+            built.grant, built, run_id=run_id, session_id=session, holder="holder", tenant="default", user_id=""
         )
         said = stored(Draft("user", "go"))
         self._started[run_id] = await self.database.write(queries.start, new, said, None)
