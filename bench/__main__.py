@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import files, starts, workloads
+from bench import files, grants, starts, workloads
 from bench.stores import STORES
 
 PLAN: dict[str, tuple[str, ...]] = {
@@ -40,6 +40,7 @@ STARTS = {
     "http": ("server", starts.http),
     "library": ("library", starts.library),
     "files": ("files", files.files),
+    "grants": ("grants", grants.grants),
     "sandbox": ("sandbox", starts.sandbox),
 }
 ROWS = (*PLAN, *STARTS)
@@ -94,6 +95,11 @@ TARGETS = (
     Target("import alcove.scratch over a bare interpreter, ms", "library", "scratch_ms", "library", "", at_most=20),
     Target("alcove --help, ms", "library", "help_ms", "library", "", at_most=150),
     Target("alcove list, 20 among 100,000, ms", "library", "list_ms", "library", "", at_most=300),
+    Target("a check, 10 resources in the grant, ns", "grants", "check_10_ns", "grants", "", at_most=300),
+    Target("a check, 1,000 resources, ns", "grants", "check_1000_ns", "grants", "", at_most=300),
+    Target("a check, 100,000 resources, ns", "grants", "check_100000_ns", "grants", "", at_most=300),
+    Target("a start with 1,000 resources over one with 10", "grants", "start_ratio", "grants", "", at_most=1.5),
+    Target("decisions over HTTP a second, 32 connections", "grants", "http_per_s", "grants", "", at_least=5000),
     Target("confined start by userns over unconfined, ms", "sandbox", "userns_ms", "sandbox", "", at_most=4),
     Target("50 confined starts at once by userns, a second", "sandbox", "userns_per_s", "sandbox", "", at_least=300),
     Target("confined start by bwrap over plain bwrap", "sandbox", "bwrap_ratio", "sandbox", "", at_most=1.3),
