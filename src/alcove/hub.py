@@ -79,13 +79,13 @@ class Alcove:
         self.search = _search(settings, database, self.objects)
         self.keys = Keys(database)
         self.events = Events(database)
-        self.agents = Catalog(settings.agents, file=settings.file)
+        self.agents = Catalog(settings.agents, secrets=settings.secrets, file=settings.file)
         self.workshop = Workshop(
             workspaces=workspaces,
             messages=self.messages,
             sandbox=self._open_sandbox,
             home=settings.home,
-            hide=_hidden(settings),
+            hide=(*_hidden(settings), *self.agents.secrets.files),
             read=tuple(str(path) for path in settings.read),
             environ=os.environ,
         )

@@ -121,6 +121,8 @@ ARCHIVE_LINE_BYTES: Final = 16 * MIB  # one message as JSON; what is a control c
 # Runs.
 CHAT_BYTES: Final = MIB  # one message to an agent
 ARGUMENT_BYTES: Final = 100 * KIB  # a message given after `--`: Linux allows 128 KiB for one argument
+SECRET_CHARS: Final = 8  # of a value at least: hiding a shorter one would garble what programs say
+SECRET_BYTES: Final = 8 * KIB  # of a value at most: a signed token with many claims
 ANSWER_BYTES: Final = MIB  # what is kept of an answer as a message; the journal keeps more
 PROMPT_BYTES: Final = 2 * MIB  # what a program is given: the message, an instruction and as much history as fits
 LANGUAGE_CHARS: Final = 64  # the name of a language

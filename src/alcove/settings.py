@@ -20,6 +20,7 @@ from alcove.durations import duration_s, duration_text
 from alcove.errors import ConfigurationError, InvalidError
 
 FILE_NAME: Final = "alcove.toml"
+_NAMED: Final = ("agents", "secrets")  # tables of tables
 Rung: TypeAlias = Literal["auto", "userns", "bwrap", "landlock", "none"]
 LogFormat: TypeAlias = Literal["text", "json"]
 Shown: TypeAlias = str | int | bool | list[str] | None
@@ -59,6 +60,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         search: Whether histories are indexed as they grow.
         log: Form of log lines.
         agents: The tables `[agents.NAME]` as written.
+        secrets: The tables `[secrets]` as written: where values are, and no values.
         file: The configuration file that was read.
         warnings: Sentences about what was ignored.
         sources: Every setting with its origin; read it by `origins()`.
@@ -81,6 +83,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     search: bool
     log: LogFormat
     agents: Mapping[str, Table]
+    secrets: Mapping[str, Table]
     file: Path | None
     warnings: tuple[str, ...]
     sources: tuple[Origin, ...]
@@ -134,10 +137,10 @@ def load(
     overrides = overrides or {}
     here = Path.cwd()
     folder = Path(os.path.abspath(folder or here))
-    file, written, agents = _read_file(folder, environ)
+    file, written, tables = _read_file(folder, environ)
     _refuse_unknown(overrides, _BY_NAME, "the flags")
 
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {**tables}
     origins: dict[str, str] = {}
     for setting in _SETTINGS:
         if overrides.get(setting.name) is not None:
@@ -156,8 +159,8 @@ def load(
     values["database"] = values["database"] or f"sqlite:///{values['home']}/database/alcove.db"
     _refuse_inside_base(values["base"], values["home"], values["database"])
     sources = [Origin(s.name, s.show(values[s.field]), origins[s.name]) for s in _SETTINGS]
-    sources += [Origin(f"agents.{name}", _command(table), str(file)) for name, table in agents.items()]
-    return Settings(**values, agents=agents, file=file, warnings=_warnings(environ), sources=tuple(sources))
+    sources += [Origin(f"agents.{name}", _command(table), str(file)) for name, table in tables["agents"].items()]
+    return Settings(**values, file=file, warnings=_warnings(environ), sources=tuple(sources))
 
 
 class _Place(NamedTuple):
@@ -165,8 +168,8 @@ class _Place(NamedTuple):
     environ: Mapping[str, str]
 
 
-def _read_file(folder: Path, environ: Mapping[str, str]) -> tuple[Path | None, Table, Mapping[str, Table]]:
-    """Return the file that counts, its settings by dotted name, and its tables of agents."""
+def _read_file(folder: Path, environ: Mapping[str, str]) -> tuple[Path | None, Table, dict[str, Mapping[str, Table]]]:
+    """Return the file that counts, its settings by dotted name, and its tables of agents and of secrets."""
     import tomllib
 
     for file in (folder / FILE_NAME, _user_folder(environ) / FILE_NAME):
@@ -187,8 +190,8 @@ def _read_file(folder: Path, environ: Mapping[str, str]) -> tuple[Path | None, T
             ) from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"{file} is not TOML: {error}", remedy="correct that line") from error
-        return file, _flat(tables, file), _agent_tables(tables, file)
-    return None, {}, {}
+        return file, _flat(tables, file), {kind: _named_tables(tables, kind, file) for kind in _NAMED}
+    return None, {}, {kind: {} for kind in _NAMED}
 
 
 def _user_folder(environ: Mapping[str, str]) -> Path:
@@ -198,25 +201,28 @@ def _user_folder(environ: Mapping[str, str]) -> Path:
 
 
 def _flat(tables: Table, file: Path) -> Table:
-    flat = {name: value for name, value in tables.items() if name not in {"agents", "sandbox"}}
-    known = [name for name in _BY_NAME if "." not in name]
-    _refuse_unknown(flat, [*known, "agents", "sandbox"], str(file))
+    flat = {name: value for name, value in tables.items() if name not in {*_NAMED, "sandbox"}}
+    _refuse_unknown(flat, [*(name for name in _BY_NAME if "." not in name), *_NAMED, "sandbox"], str(file))
     inner = {f"sandbox.{name}": value for name, value in _table(tables, "sandbox", file).items()}
     _refuse_unknown(inner, _BY_NAME, str(file))
     return {**flat, **inner}
 
 
-def _agent_tables(tables: Table, file: Path) -> Mapping[str, Table]:
-    agents = _table(tables, "agents", file)
-    return {name: _table(agents, name, file, "agents.") for name in agents}
+def _named_tables(tables: Table, kind: str, file: Path) -> Mapping[str, Table]:
+    named = _table(tables, kind, file)
+    return {name: _table(named, name, file, f"{kind}.") for name in named}
 
 
 def _table(tables: Table, name: str, file: Path, prefix: str = "") -> Table:
     table = tables.get(name, {})
     if not isinstance(table, dict):
-        raise ConfigurationError(
-            f"{file}: {prefix}{name} is not a table", field=f"{prefix}{name}", remedy=f"begin it with [{prefix}{name}]"
+        # A value that somebody wrote here by mistake is not repeated.
+        remedy = (
+            'write { env = "NAME" } or { file = "path" }, never the value'
+            if prefix == "secrets."
+            else f"begin it with [{prefix}{name}]"
         )
+        raise ConfigurationError(f"{file}: {prefix}{name} is not a table", field=f"{prefix}{name}", remedy=remedy)
     return cast("Table", table)
 
 

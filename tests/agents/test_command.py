@@ -132,28 +132,34 @@ def test_a_language_is_asked_for_in_a_sentence(command_agent: MakeAgent) -> None
             agent.invocation(Prompt(message="hi", language=language))
 
 
-def test_env_is_fixed_and_credentials_are_copied_by_name(
+def test_env_is_fixed_and_secrets_are_given_by_name(
     command_agent: MakeAgent, environ: dict[str, str], tmp_path: Path
 ) -> None:
-    environ |= {"TOKEN": "s3cret", "OTHER": "x"}
-    agent = command_agent(env={"NO_COLOR": "1"}, credentials=["TOKEN"], network="host", read=["tools", "~/m"])
+    environ |= {"TOKEN": "s3cret-token", "OTHER": "x"}
+    agent = command_agent(env={"NO_COLOR": "1"}, secrets=["TOKEN"], network="host", read=["tools", "~/m"])
     invocation = agent.invocation(Prompt(message=""))
-    assert invocation.env == {"NO_COLOR": "1", "TOKEN": "s3cret"}
+    assert invocation.env == {"NO_COLOR": "1"}
+    assert invocation.secrets == {"TOKEN": "s3cret-token"}
     assert invocation.network == agent.info().network == "host"
     assert invocation.read[:2] == (str(tmp_path / "tools"), str(tmp_path / "m"))
 
 
-def test_a_missing_program_or_credential_is_said_before_anything_runs(command_agent: MakeAgent) -> None:
+def test_a_missing_program_or_secret_is_said_before_anything_runs(command_agent: MakeAgent) -> None:
     cases = [
         (command_agent(command=["no-such-program"]), "PATH"),
         (command_agent(command=["./no-such-program"]), "no program"),
-        (command_agent(credentials=["TOKEN"]), "TOKEN is not set"),
+        (command_agent(secrets=["TOKEN"]), "secret TOKEN: its variable is not set"),
     ]
     for agent, reason in cases:
         assert not agent.info().available
         assert reason in agent.info().reason
         with pytest.raises(AgentUnavailableError, match=reason):
             agent.invocation(Prompt(message=""))
+
+
+def test_a_secret_stands_in_one_place(command_agent: MakeAgent) -> None:
+    with pytest.raises(ConfigurationError, match="'TOKEN' stands in env too"):
+        command_agent(secrets=["TOKEN"], env={"TOKEN": "x"})
 
 
 def test_a_program_is_never_found_in_the_working_directory(
@@ -173,8 +179,10 @@ def test_a_relative_program_is_relative_to_the_file(command_agent: MakeAgent, tm
 
 def test_a_check_is_an_invocation_of_its_own(command_agent: MakeAgent) -> None:
     assert command_agent().check_invocation() is None
-    check = command_agent(check=["q", "--version"]).check_invocation()
+    # What it says stands in listings, so it is given no secret, and needs none.
+    check = command_agent(check=["q", "--version"], secrets=["NOT_SET"]).check_invocation()
     assert check is not None
+    assert check.secrets == {}
     assert check.argv[1:] == ("--version",)
     assert (check.stdin, check.timeout_s) == (b"", limits.CHECK_TIMEOUT_S)
 
@@ -197,7 +205,8 @@ def test_a_check_is_an_invocation_of_its_own(command_agent: MakeAgent) -> None:
         ("env", {"HOME": "/"}, "HOME"),
         ("env", {"A": "\x00"}, "NUL"),
         ("env", {"A=B": ""}, "A=B"),
-        ("credentials", ["ALCOVE_RUN_TOKEN"], "ALCOVE_RUN_TOKEN"),
+        ("secrets", ["ALCOVE_RUN_TOKEN"], "ALCOVE_RUN_TOKEN"),
+        ("secrets", ["NO-NAME"], "NO-NAME"),
     ],
 )
 def test_a_value_that_cannot_work_names_table_and_key(

@@ -69,6 +69,32 @@ def test_an_agent_that_cannot_run_is_shown_and_a_problem_only_by_default(
     assert "there is no agent 'nobody'" in run("doctor", exit_code=1).stderr
 
 
+def test_secrets_are_shown_by_name_and_source_and_never_by_value(
+    run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SET", "sk-canary-0123456789")
+    (place / "key").write_text("sk-canary-9876543210")
+    (place / "key").chmod(0o644)
+    (place / "alcove.toml").write_text(
+        '[secrets]\nA = { env = "SET" }\nB = { file = "key" }\n'
+        '[agents.it]\ncommand = ["cat"]\nsecrets = ["A", "B", "GONE"]\n'
+    )
+    shown = run("doctor")
+    assert "secrets\tA\tvariable SET: ok\n" in shown.stdout
+    assert f"secrets\tB\tfile {place}/key: secret B: its file is open to others; give it to" in shown.stdout
+    assert (
+        "secrets\tGONE\tvariable GONE: secret GONE: its variable is not set in the server's environment; set GONE"
+        in shown.stdout
+    )
+    assert "agents\tit\tunavailable: secret B: its file is open to others" in shown.stdout
+    listed = run("config").stdout
+    assert f"secrets.A\tvariable SET\t{place}/alcove.toml\nsecrets.B\tfile {place}/key\t" in listed
+    assert "secrets.GONE\tvariable GONE\tdefault\n" in listed
+    for text in (shown.stdout, listed, run("doctor", "--json").stdout, run("config", "--json").stdout):
+        assert "secret" in text
+        assert "canary" not in text
+
+
 def test_a_guarantee_that_there_is_not_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALCOVE_SANDBOX_MINIMUM", "everything")
     result = run("doctor", exit_code=1)

@@ -6,9 +6,11 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from alcove.agents.secrets import Secrets
 from alcove.telemetry import logs
 
 
@@ -55,3 +57,22 @@ def test_a_traceback_cannot_forge_a_line() -> None:
     text = _line("text", fail=True)
     assert all(line.startswith("    ") for line in text.splitlines()[1:])
     assert "ValueError" in json.loads(_line("json", fail=True))["trace"]
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize("hidden", [True, False])
+def test_no_value_of_a_secret_is_logged(form: str, hidden: bool) -> None:
+    value = 'sk-"canary"-0123456789'
+    secrets = Secrets({}, folder=Path("/"), environ={"KEY": value})
+    secrets.give(["KEY"])
+    stream = io.StringIO()
+    logs.configure("json" if form == "json" else "text", stream=stream)
+    if hidden:
+        logs.redact_by(secrets.redact)
+    try:
+        raise OSError(value)
+    except OSError:
+        logging.getLogger("alcove.x").warning("it is %s", value, exc_info=True, extra={"path": f"/{value}", "n": 5})
+    # Without it, the negative control, the value is in all three places.
+    assert stream.getvalue().count("canary") == (0 if hidden else 3)
+    assert stream.getvalue().count("[secret KEY]") == (3 if hidden else 0)

@@ -213,3 +213,16 @@ def test_importing_alcove_reads_no_file(tmp_path: Path) -> None:
     code = "import alcove, alcove.settings, sys; sys.exit('tomllib' in sys.modules)"
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environ).returncode == 0
+
+
+def test_secrets_are_tables_that_say_where_values_are(tmp_path: Path) -> None:
+    settings = read(tmp_path, '[secrets]\nKEY = { env = "OTHER" }\n[secrets.TOKEN]\nfile = "token"\n')
+    assert settings.secrets == {"KEY": {"env": "OTHER"}, "TOKEN": {"file": "token"}}
+    assert load(tmp_path / "empty", {}, {}).secrets == {}
+
+
+def test_a_value_in_the_place_of_its_source_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    error = refusal(tmp_path, '[secrets]\nKEY = "sk-canary"\n')
+    assert error.field == "secrets.KEY"
+    assert "never the value" in error.remedy
+    assert "canary" not in str(error)

@@ -41,6 +41,7 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
         argv: Absolute path of the program, then its arguments.
         stdin: All that it reads; then end of file.
         env: Variables added to those that every run has.
+        secrets: Further ones, to be told to nobody else.
         network: What it may reach at most.
         read: Further absolute paths that it may read at most.
         needs: Absolute paths that have to be readable for it to start at all: the program itself.
@@ -51,6 +52,7 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
     argv: tuple[str, ...]
     stdin: bytes
     env: Mapping[str, str]
+    secrets: Mapping[str, str]
     network: Network
     read: tuple[str, ...]
     needs: tuple[str, ...]

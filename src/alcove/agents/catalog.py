@@ -14,6 +14,7 @@ import msgspec
 from alcove.agents.base import AgentInfo
 from alcove.agents.command import CommandAgent, CommandTable
 from alcove.agents.function import Function, FunctionAgent
+from alcove.agents.secrets import SecretInfo, Secrets
 from alcove.errors import AgentNotFoundError, AlreadyExistsError, ConfigurationError
 from alcove.rights.model import Rights
 from alcove.settings import Table, nearest
@@ -25,12 +26,17 @@ _PRESETS: Final = Path(__file__).with_name("presets")
 
 
 class Catalog:
-    """Finds agents by name. Reading tables is all or nothing: one that cannot work refuses the whole."""
+    """Finds agents by name. Reading tables is all or nothing: one that cannot work refuses the whole.
+
+    Attributes:
+        secrets: Where the values are that agents are given by name.
+    """
 
     def __init__(
         self,
         tables: Mapping[str, Table] | None = None,
         *,
+        secrets: Mapping[str, Table] | None = None,
         file: Path | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
@@ -39,6 +45,7 @@ class Catalog:
         Args:
             tables: `[agents.NAME]` as written (`Settings.agents`). One with the name of a preset changes only the keys
                 that it has.
+            secrets: `[secrets]` as written (`Settings.secrets`).
             file: Where they were written (`Settings.file`): relative paths in them are relative to its folder.
             environ: The server's environment; the process's own when None.
 
@@ -48,6 +55,10 @@ class Catalog:
         self._folder = file.parent if file else Path.cwd()
         self._environ = os.environ if environ is None else environ
         self._agents: dict[str, Agent] = {}
+        try:
+            self.secrets = Secrets(secrets or {}, folder=self._folder, environ=self._environ)
+        except ConfigurationError as error:
+            raise _located(error, file) from error
         written = {path.stem: tomllib.loads(path.read_text("utf-8")) for path in _PRESETS.glob("*.toml")}
         for name, table in (tables or {}).items():
             written[name] = {**written.get(name, {}), **table}
@@ -55,9 +66,7 @@ class Catalog:
             try:
                 self._agents[_checked(name)] = self._command_agent(name, table)
             except ConfigurationError as error:
-                raise ConfigurationError(
-                    f"{file}: {error.message}" if file else error.message, field=error.field, remedy=error.remedy
-                ) from error
+                raise _located(error, file) from error
 
     def get(self, name: str) -> Agent:
         """Return the agent called `name`.
@@ -94,6 +103,12 @@ class Catalog:
         """Return every agent, by name; programs are looked for, not run."""
         return [agent.info() for _, agent in sorted(self._agents.items())]
 
+    def describe_secrets(self) -> list[SecretInfo]:
+        """Return every secret that is declared or that an agent names, by name; no value is shown."""
+        return self.secrets.describe(
+            name for agent in self._agents.values() if isinstance(agent, CommandAgent) for name in agent.secrets
+        )
+
     def _command_agent(self, name: str, table: Table) -> CommandAgent:
         known = CommandTable.__struct_fields__
         for key in table:
@@ -109,7 +124,13 @@ class Catalog:
             raise ConfigurationError(
                 f"[agents.{name}]{key}: {problem}", field=f"agents.{name}{key}", remedy="see docs/agents.md"
             ) from error
-        return CommandAgent(name, decoded, folder=self._folder, environ=self._environ)
+        return CommandAgent(name, decoded, folder=self._folder, environ=self._environ, secrets=self.secrets)
+
+
+def _located(error: ConfigurationError, file: Path | None) -> ConfigurationError:
+    return ConfigurationError(
+        f"{file}: {error.message}" if file else error.message, field=error.field, remedy=error.remedy
+    )
 
 
 def _checked(name: str) -> str:

@@ -16,6 +16,7 @@ from msgspec import UNSET, UnsetType
 from alcove import limits
 from alcove.agents.base import AgentInfo, Invocation, Line, Network, Prompt
 from alcove.agents.cleaning import plain, without
+from alcove.agents.secrets import VARIABLE, Secrets
 from alcove.agents.transcript import Transcript
 from alcove.durations import duration_s
 from alcove.errors import AgentUnavailableError, ConfigurationError, InvalidError, TooLargeError
@@ -24,7 +25,6 @@ from alcove.rights.model import Rights
 from alcove.rights.writing import bound
 from alcove.settings import absolute
 
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OURS: Final = frozenset({"HOME", "TMPDIR", "TRACE_ID", "SESSION_ID"})
 # Whatever some program takes for the end of a line.
 _LINE_ENDS: Final = r"\n\r\v\f\x1c-\x1e\x85\u2028\u2029"
@@ -53,7 +53,7 @@ class CommandTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         timeout: Wall time of a run.
         network: What it may reach.
         env: Fixed variables, none of them secret.
-        credentials: Names of variables copied from the server's environment.
+        secrets: Names of the secrets that its runs are given, as variables of these names.
         read: Further paths that it may read.
         write: Further paths that it may write.
         resources: What its runs may be granted at most, per type: ids, or ids with operations; `*` for any.
@@ -80,7 +80,7 @@ class CommandTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     timeout: str = f"{limits.RUN_TIMEOUT_S}s"
     network: Network = "none"
     env: dict[str, str] = {}
-    credentials: list[str] = []
+    secrets: list[str] = []
     read: list[str] = []
     write: list[str] = []
     resources: dict[str, list[str] | dict[str, list[str]]] | UnsetType = UNSET
@@ -99,19 +99,29 @@ class CommandAgent:
         description: One sentence.
         history_rounds: Rounds of history that it wants in a `Prompt`.
         timeout_s: Wall time of a run.
+        secrets: Names of the secrets that its runs are given.
         declared: What its runs may be granted at most.
     """
 
     kind: Final = "command"
 
-    def __init__(self, name: str, table: CommandTable, *, folder: Path, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        table: CommandTable,
+        *,
+        folder: Path,
+        environ: Mapping[str, str],
+        secrets: Secrets | None = None,
+    ) -> None:
         """Check a table and prepare what can be prepared.
 
         Args:
             name: The agent's name.
             table: Its table.
             folder: What relative paths in the table are relative to.
-            environ: The server's environment: `PATH`, `HOME` and the credentials are taken from it.
+            environ: The server's environment: `PATH` and `HOME` are taken from it.
+            secrets: Gives the values of those that the table names; None for variables of `environ`.
 
         Raises:
             ConfigurationError: A key has a value that cannot work; `field` names it.
@@ -121,6 +131,8 @@ class CommandAgent:
         self._table = table
         self._folder = folder
         self._environ = environ
+        self._secrets = secrets or Secrets({}, folder=folder, environ=environ)
+        self.secrets = tuple(dict.fromkeys(table.secrets))
         self._command = self._argv("command", table.command)
         self._check = self._argv("check", table.check) if table.check else []
         self.history_rounds = self._checked_rounds()
@@ -139,7 +151,7 @@ class CommandAgent:
         Raises:
             InvalidError: The message holds NUL or a lone surrogate, or the language is not a name.
             TooLargeError: The message is over `limits.CHAT_BYTES`, or `limits.ARGUMENT_BYTES` as an argument.
-            AgentUnavailableError: The program or one of its credentials is missing.
+            AgentUnavailableError: The program is missing, or a secret is, or cannot be given.
         """
         text = self._text(prompt)
         as_argument = self._table.message == "argument"
@@ -148,13 +160,16 @@ class CommandAgent:
             (*self._command, *((*separator, text) if as_argument else ())),
             stdin=("" if as_argument else text) + self._table.stdin_suffix,
             timeout_s=self.timeout_s,
+            secrets=self.secrets,
         )
 
     def check_invocation(self) -> Invocation | None:
         """Return how to find out whether the program works (it exits with 0), None when no check is declared.
 
+        A check is given no secret.
+
         Raises:
-            AgentUnavailableError: The program or one of its credentials is missing.
+            AgentUnavailableError: The program is missing.
         """
         return self._invoke(self._check, stdin="", timeout_s=limits.CHECK_TIMEOUT_S) if self._check else None
 
@@ -177,6 +192,8 @@ class CommandAgent:
     def info(self) -> AgentInfo:
         """Return this agent as `doctor` and the API show it; the program is looked for, not run."""
         program, reason = self._locate(self._command[0])
+        missing = [found for found in map(self._secrets.info, self.secrets) if not found.available]
+        reason = reason or (missing[0].reason if missing else "")
         return AgentInfo(
             name=self.name,
             kind=self.kind,
@@ -189,7 +206,7 @@ class CommandAgent:
 
     # What the program is given.
 
-    def _invoke(self, command: Sequence[str], *, stdin: str, timeout_s: int) -> Invocation:
+    def _invoke(self, command: Sequence[str], *, stdin: str, timeout_s: int, secrets: Sequence[str] = ()) -> Invocation:
         program, reason = self._locate(command[0])
         if reason:
             raise AgentUnavailableError(
@@ -197,12 +214,18 @@ class CommandAgent:
                 field="agent",
                 remedy=f"install the program or correct [agents.{self.name}]; `alcove doctor` shows every agent",
             )
-        credentials = {name: self._environ[name] for name in self._table.credentials}
+        try:
+            values = self._secrets.give(secrets)
+        except AgentUnavailableError as error:
+            raise AgentUnavailableError(
+                f"agent {self.name!r} cannot run: {error.message}", field="agent", remedy=error.remedy
+            ) from None
         files = {program, os.path.realpath(program)}
         return Invocation(
             argv=(program, *command[1:]),
             stdin=stdin.encode(),
-            env={**self._table.env, **credentials},
+            env=self._table.env,
+            secrets=values,
             network=self._table.network,
             read=self._read,
             needs=tuple(sorted(path for path in files if not path.startswith(_SYSTEM_FOLDERS))),
@@ -219,8 +242,7 @@ class CommandAgent:
         if found is None:
             place = "is no program that this user may run" if "/" in program else "is not on the server's PATH"
             return "", f"{program} {place}"
-        missing = [name for name in self._table.credentials if name not in self._environ]
-        return found, f"{', '.join(missing)} is not set in the server's environment" if missing else ""
+        return found, ""
 
     def _text(self, prompt: Prompt) -> str:
         _check_message(prompt.message)
@@ -348,12 +370,14 @@ class CommandAgent:
         return re.compile(rf"(?:\A|[{_LINE_ENDS}])(?=(?:[^\S{_LINE_ENDS}]|\ufeff)*+(?:{choice}))")
 
     def _check_variables(self) -> None:
-        for key, names in (("env", self._table.env), ("credentials", self._table.credentials)):
+        for key, names in (("env", self._table.env), ("secrets", self._table.secrets)):
             for name in names:
-                if not _VARIABLE.fullmatch(name) or name in _OURS or name.startswith("ALCOVE_"):
+                if not VARIABLE.fullmatch(name) or name in _OURS or name.startswith("ALCOVE_"):
                     raise self._refusal(
                         key, f"{name!r} cannot be given to a run", "Alcove sets it itself; leave it out"
                     )
+        if both := sorted(self._table.env.keys() & set(self._table.secrets)):
+            raise self._refusal("secrets", f"{both[0]!r} stands in env too", "take it out of one of them")
         if "\x00" in "".join(self._table.env.values()):
             raise self._refusal("env", "a value holds NUL", "remove it")
 

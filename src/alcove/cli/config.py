@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from alcove.cli import installation, options, output
-from alcove.settings import Shown
+from alcove.settings import Origin, Shown
 
 
 @click.command(short_help="Show every setting, its value and where that came from.")
@@ -13,10 +13,16 @@ from alcove.settings import Shown
 def config(as_json: bool) -> None:
     """Show every setting, its value and where that came from.
 
-    The origin is `default`, the name of an environment variable, or the file. Passwords are not shown.
+    The origin is `default`, the name of an environment variable, or the file. Passwords are not shown, and of secrets
+    only where their values come from.
     """
+    from alcove.agents.catalog import Catalog
+
     settings = installation.settings()
-    origins = settings.origins()
+    secrets = Catalog(settings.agents, secrets=settings.secrets, file=settings.file).describe_secrets()
+    origins = settings.origins() + [
+        Origin(f"secrets.{one.name}", one.source, str(settings.file) if one.declared else "default") for one in secrets
+    ]
     if as_json:
         output.write_json(
             {

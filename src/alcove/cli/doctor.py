@@ -17,6 +17,7 @@ import msgspec
 from alcove import __version__
 from alcove.agents.base import AgentInfo
 from alcove.agents.catalog import Catalog
+from alcove.agents.secrets import SecretInfo
 from alcove.cli import installation, options, output
 from alcove.cli.histories import Histories, check_options
 from alcove.clock import Micros
@@ -65,6 +66,7 @@ class Examination:
         self._settings = settings
         self._installation: str | None = None
         self._agents: list[AgentInfo] = []
+        self._secrets: list[SecretInfo] = []
         self._sandbox: Section = {"asked": settings.rung}
         self._rungs: dict[str, str] = {}
         self._server: Section = {"state": "ok"}
@@ -100,6 +102,7 @@ class Examination:
             "server": self._server,
             **({"histories": self._histories.report()} if self._histories else {}),
             "agents": [msgspec.to_builtins(agent) for agent in self._agents],
+            "secrets": [msgspec.to_builtins(secret) for secret in self._secrets],
             "problems": [{"code": one.code, "error": one.message, "remedy": one.remedy} for one in self.problems],
         }
 
@@ -116,6 +119,7 @@ class Examination:
         output.write_facts({name: str(value) for name, value in self._server.items()}, kind="server")
         agents = {one.name: one.program if one.available else f"unavailable: {one.reason}" for one in self._agents}
         output.write_facts(agents, kind="agents")
+        output.write_facts({one.name: _told(one) for one in self._secrets}, kind="secrets")
         for problem in self.problems:
             output.complain(problem.message, problem.remedy)
 
@@ -124,7 +128,7 @@ class Examination:
             memory = self._settings.database.startswith("memory:")
             self._database["state"] = "in memory" if memory else "none yet; `alcove serve` or `alcove create` makes one"
             return
-        bare = msgspec.structs.replace(self._settings, agents={})
+        bare = msgspec.structs.replace(self._settings, agents={}, secrets={})
         async with open_hub(settings=bare, folders=False) as hub:
             self._installation = hub.installation
             self._database["schema"] = migrations()[-1].version
@@ -169,7 +173,8 @@ class Examination:
             sandbox.require()
 
     async def _examine_agents(self) -> None:
-        catalog = Catalog(self._settings.agents, file=self._settings.file)
+        catalog = Catalog(self._settings.agents, secrets=self._settings.secrets, file=self._settings.file)
+        self._secrets = catalog.describe_secrets()
         async with _probing(self._settings) as hub:
             self._agents = [await hub.workshop.check(catalog.get(info.name)) for info in catalog.describe()]
         catalog.get(self._settings.agent)
@@ -230,6 +235,10 @@ def _nearest(path: Path) -> Path:
 
 def _writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK | os.X_OK)
+
+
+def _told(secret: SecretInfo) -> str:
+    return f"{secret.source}: ok" if secret.available else f"{secret.source}: {secret.reason}; {secret.remedy}"
 
 
 def _fact(name: str, value: Json) -> tuple[str, str]:

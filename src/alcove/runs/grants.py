@@ -101,6 +101,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
         program: What its program needs to be read in order to start.
         nest: Whether it may put a sandbox of its own inside.
         variables: Names of the environment variables that the agent adds; the values are not kept.
+        secrets: Names of the secrets that it is given; never the values.
         timeout_s: Wall time after which it is ended; 0 where nobody ends it.
     """
 
@@ -120,6 +121,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     program: tuple[str, ...] = ()
     nest: bool = False
     variables: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
     timeout_s: float = 0
 
     @property
@@ -169,6 +171,7 @@ def for_program(grant: Grant, invocation: Invocation, own: tuple[str, ...], time
         program=invocation.needs,
         nest=invocation.nest,
         variables=tuple(sorted(invocation.env)),
+        secrets=tuple(sorted(invocation.secrets)),
         timeout_s=timeout_s,
     )
 

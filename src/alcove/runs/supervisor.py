@@ -34,12 +34,14 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
         compare: Returns what the run changed in the workspace, and what that takes now.
         clean: Removes what belongs to the run alone.
         timeout_s: Wall time.
+        redact: Takes the secrets that the run was given out of what is kept of it.
     """
 
     run: Callable[[Supervisor], Awaitable[tuple[str, int | None]]]
     compare: Callable[[], Awaitable[tuple[tuple[str, ...] | None, Usage | None]]]
     clean: Callable[[], Awaitable[None]]
     timeout_s: float
+    redact: Callable[[str], str] = str
 
 
 class Supervisor:
@@ -107,6 +109,7 @@ class Supervisor:
             self.stop(RunStatus.FAILED)
             error = f"{type(problem).__name__}: {problem}"
         self.stop(RunStatus.FINISHED)
+        text, error = self._work.redact(text), self._work.redact(error)
         error = _cut(error.replace("\x00", "\ufffd"), limits.RUN_ERROR_BYTES)
         return Ending(status=self.stopped.result(), text=text, exit_code=code, error=error)
 
@@ -123,7 +126,7 @@ class Supervisor:
         usage = None
         try:
             changed, usage = await self._work.compare()
-            ending = msgspec.structs.replace(ending, files=changed)
+            ending = msgspec.structs.replace(ending, files=changed and tuple(map(self._work.redact, changed)))
         except (AlcoveError, OSError):
             _log.warning("the workspace cannot be read", exc_info=True, extra={"run_id": self.started.run_id})
         n, answer, waited_s = self.journal.next, self._answer(ending), 0.0

@@ -15,6 +15,7 @@ from alcove.agents.base import AgentContext, AgentInfo, Line, Prompt
 from alcove.agents.catalog import Agent
 from alcove.agents.command import CommandAgent
 from alcove.agents.function import FunctionAgent
+from alcove.agents.redaction import Redactor
 from alcove.errors import ConfigurationError, InvalidError, LaunchError
 from alcove.messages.service import Messages
 from alcove.runs import holder
@@ -118,7 +119,7 @@ class Workshop:
         readable = (*self._read, *invocation.needs, *grant.read)
         env = environment(
             self._environ,
-            invocation.env,
+            {**invocation.env, **invocation.secrets},
             session_id=session_id,
             run_id=run_id,
             home=home,
@@ -140,9 +141,13 @@ class Workshop:
         )
         policy.check_nest(sandbox.rung)
         policy.check()
-        program = _Program(sandbox, session_id, agent, invocation.stdin, policy, folder, self.door, self._workspaces)
+        redactor = Redactor({value: name for name, value in invocation.secrets.items()})
+        program = _Program(
+            sandbox, session_id, agent, invocation.stdin, policy, folder, self.door, self._workspaces, redactor
+        )
         await asyncio.to_thread(folder.make, owner=uid)
-        return self._job(for_program(grant, invocation, own, timeout_s), program.run, look, program.clean)
+        grant = for_program(grant, invocation, own, timeout_s)
+        return self._job(grant, program.run, look, program.clean, redactor.text)
 
     async def check(self, agent: Agent) -> AgentInfo:
         """Return an agent, available only when its program was found and its own check succeeded."""
@@ -170,13 +175,15 @@ class Workshop:
         work: Callable[[Supervisor], Awaitable[tuple[str, int | None]]],
         look: _Look,
         clean: Callable[[], Awaitable[None]],
+        redact: Callable[[str], str] = str,
     ) -> Job:
         async def run(supervisor: Supervisor) -> tuple[str, int | None]:
             if supervisor.started.lost:
                 await self.clear(supervisor.started.lost)
             return await work(supervisor)
 
-        return Job(grant, Work(run=run, compare=look.compare, clean=clean, timeout_s=grant.timeout_s))
+        timeout_s = grant.timeout_s
+        return Job(grant, Work(run=run, compare=look.compare, clean=clean, timeout_s=timeout_s, redact=redact))
 
     def _function(
         self, session_id: str, run_id: str, agent: FunctionAgent, prompt: Prompt, look: _Look, grant: Grant
@@ -272,8 +279,10 @@ class _Program:
         folder: RunFolder,
         door: Door | None,
         workspaces: Workspaces,
+        redactor: Redactor,
     ) -> None:
         self._workspaces = workspaces
+        self._redactor = redactor
         self._sandbox = sandbox
         self._session_id = session_id
         self._agent = agent
@@ -298,7 +307,7 @@ class _Program:
                     rung=self._sandbox.rung,
                     guarantees=msgspec.json.encode(self._sandbox.holds(nest=self._policy.nest)).decode(),
                 )
-                async for stream, chunk in process.output():
+                async for stream, chunk in self._redactor.stream(process.output()):
                     self._transcript.feed(stream, chunk)
                     await supervisor.journal.add(stream, chunk)
                 ended = await process.wait()

@@ -65,6 +65,7 @@ async def serve(settings: Settings, *, prepare: Callable[[Alcove], None] | None 
     """Serve in a running event loop: see `run`."""
     with _listening(settings.host, settings.port) as (listener, loopback):
         async with installation.open(settings=settings) as hub:
+            logs.redact_by(hub.agents.secrets.redact)
             if prepare:
                 prepare(hub)
             check_default(hub)

@@ -28,31 +28,44 @@ def configure(
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
 
+def redact_by(redact: Callable[[str], str]) -> None:
+    """Have every text of a line, from now on, go through `redact` before it is written."""
+    for receiver in logging.getLogger().handlers:
+        if isinstance(receiver.formatter, _Formatter):
+            receiver.formatter.redact = redact
+
+
 class _Formatter(logging.Formatter):
-    def __init__(self, write: Callable[[logging.LogRecord, dict[str, object], str], str]) -> None:
+    def __init__(self, write: Callable[[logging.LogRecord, str, dict[str, object], str], str]) -> None:
         super().__init__()
         self._write = write
+        self.redact: Callable[[str], str] = str
 
     def format(self, record: logging.LogRecord) -> str:
-        facts = {name: value for name, value in vars(record).items() if name not in _STANDARD}
-        trace = self.formatException(record.exc_info) if record.exc_info else ""
-        return self._write(record, facts, trace)
+        # Before it is escaped: a value with a quotation mark in it would not be found afterwards.
+        facts: dict[str, object] = {
+            name: self.redact(value) if isinstance(value, str) else value
+            for name, value in vars(record).items()
+            if name not in _STANDARD
+        }
+        trace = self.redact(self.formatException(record.exc_info)) if record.exc_info else ""
+        return self._write(record, self.redact(record.getMessage()), facts, trace)
 
 
-def _as_text(record: logging.LogRecord, facts: dict[str, object], trace: str) -> str:
-    words = [_at(record), record.levelname, record.name, escaped(record.getMessage())]
+def _as_text(record: logging.LogRecord, message: str, facts: dict[str, object], trace: str) -> str:
+    words = [_at(record), record.levelname, record.name, escaped(message)]
     words += [f"{name}={_value(value)}" for name, value in facts.items()]
     # A traceback keeps its lines, indented, so that none of them can pass for a line of the log.
     lines = [f"    {escaped(line)}" for line in trace.splitlines()]
     return "\n".join([" ".join(words), *lines])
 
 
-def _as_json(record: logging.LogRecord, facts: dict[str, object], trace: str) -> str:
+def _as_json(record: logging.LogRecord, message: str, facts: dict[str, object], trace: str) -> str:
     line: dict[str, object] = {
         "at": _at(record),
         "level": record.levelname.lower(),
         "logger": record.name,
-        "message": record.getMessage(),
+        "message": message,
         **facts,
     }
     if trace:
