@@ -75,7 +75,7 @@ class Alcove:
         folder = _objects_path(settings)
         self.objects = Objects(database, folder / installation if passing else folder, passing=passing)
         self.messages = Messages(database, self.objects)
-        self.dialogs = Dialogs(database)
+        self.dialogs = Dialogs(database, self.objects)
         self.search = _search(settings, database, self.objects)
         self.keys = Keys(database)
         self.events = Events(database)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping
 from typing import NamedTuple, TypeAlias
 
 import msgspec
@@ -16,8 +16,9 @@ from alcove.dialogs.loading import decoded
 from alcove.dialogs.model import FREE_FORM, Cause, Definition, Dialog, Event, Position, Step
 from alcove.errors import ConflictError, DialogNotFoundError, VersionMismatchError
 from alcove.messages import queries as messages
-from alcove.messages.model import Stored
-from alcove.messages.rules import turns_opened
+from alcove.messages.model import Draft
+from alcove.messages.rules import stored, turns_opened
+from alcove.messages.writing import NOTHING, Said
 from alcove.sessions.heads import Stand, refusal, take_step
 from alcove.values import Json
 
@@ -180,7 +181,7 @@ def _moved(
     now: Micros,
     session_id: str,
     decide: Callable[[Here], Steps[Move | None]],
-    said: Sequence[Stored] = (),
+    said: Said = NOTHING,
     *,
     quiet: bool = False,
     request: Once | None = None,
@@ -196,14 +197,14 @@ def _moved(
         if move is None:
             return None
         stand = Stand(here.version, move.position.state, move.position.due_us)
-        opened = turns_opened(said)
-        moved = yield from take_step(now, session_id, len(said), opened, stand, quiet=quiet)
+        count, opened = len(said.messages), turns_opened(said.messages)
+        moved = yield from take_step(now, session_id, count, opened, stand, quiet=quiet)
         if moved is None:
             continue
         last_seq, turn_count = moved
-        if said:
-            yield from messages.write(now, session_id, last_seq - len(said) + 1, turn_count - opened, said)
-        step = _step(now, session_id, here.version + 1, move, len(said), last_seq)
+        if count:
+            yield from messages.write(now, session_id, last_seq - count + 1, turn_count - opened, *said)
+        step = _step(now, session_id, here.version + 1, move, count, last_seq)
         yield _insert(step, move)
         if request:
             yield remember(now, request, step)
@@ -259,7 +260,7 @@ def step(
     now: Micros,
     session_id: str,
     event: Event,
-    said: Sequence[Stored],
+    said: Said,
     known: Known,
     *,
     expected_version: int | None,
@@ -280,7 +281,7 @@ def step(
     return (yield from _moved(now, session_id, decide, said, request=request))
 
 
-def fire(now: Micros, session_id: str, known: Known, tell: Callable[[str], Stored]) -> Steps[Step | None]:
+def fire(now: Micros, session_id: str, known: Known) -> Steps[Step | None]:
     """Let the time-out of a session's state happen if it is due; None when it is not, or has happened."""
     here = yield from _look(now, session_id, lock=True)
     if not here.there or not here.definition or not _is_due(now, here):
@@ -292,8 +293,13 @@ def fire(now: Micros, session_id: str, known: Known, tell: Callable[[str], Store
         yield from ()
         return Move("timeout", timeout.event, here.position.state, after, here.definition, timeout.message)
 
-    said = (tell(timeout.message),) if timeout.message else ()
+    said = _told(timeout.message) if timeout.message else NOTHING
     return (yield from _moved(now, session_id, decide, said, quiet=True))
+
+
+def _told(text: str) -> Said:
+    """Return the message that a time-out writes."""
+    return Said([stored(Draft("assistant", text, metadata={"alcove": {"by": "timeout"}}))], {})
 
 
 def start(
@@ -330,7 +336,7 @@ def put(
     session_id: str,
     state: str,
     slots: dict[str, Json],
-    said: Sequence[Stored],
+    said: Said,
     *,
     expected_version: int | None,
     request: Once | None,

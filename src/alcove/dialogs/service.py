@@ -19,7 +19,8 @@ from alcove.dialogs.listeners import Listeners
 from alcove.dialogs.model import FREE_FORM, Definition, Dialog, Event, Kept, Step
 from alcove.errors import AlcoveError, ConflictError, InvalidError, SessionBusyError
 from alcove.messages.model import Draft, Stored
-from alcove.messages.rules import check_drafts, stored
+from alcove.messages.writing import NOTHING, Said, written
+from alcove.objects.service import Objects
 from alcove.pages import page_limit
 from alcove.values import Json
 
@@ -34,8 +35,9 @@ class Dialogs:
     it happen, and it happens once, whoever else comes at the same time.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, objects: Objects | None = None) -> None:
         self._database = database
+        self._objects = objects
         self._known: dict[str, Definition] = {}
         self._ids: dict[tuple[str, str], str] = {}  # of kept definitions, by tenant and digest
         self._listeners = Listeners()
@@ -196,18 +198,21 @@ class Dialogs:
             IdempotencyError: The key was used with another step.
         """
         happened = Event(event, slots or {})
-        said = check_drafts(messages) if messages else []
-        request = _request(session_id, idempotency_key, event, happened.slots, said, expected_version)
-        for _ in range(limits.EXPECTED_STEPS):
-            step = await self._once(
-                request, queries.step, session_id, happened, said, self._known,
-                expected_version=expected_version, request=request,
-            )  # fmt: skip
-            if step is not None:
-                self._listeners.tell(step)
-                return step
-            await self.fire(session_id)
-        raise _too_fast(session_id)
+
+        async def take(said: Said) -> Step:
+            request = _request(session_id, idempotency_key, event, happened.slots, said.messages, expected_version)
+            for _ in range(limits.EXPECTED_STEPS):
+                step = await self._once(
+                    request, queries.step, session_id, happened, said, self._known,
+                    expected_version=expected_version, request=request,
+                )  # fmt: skip
+                if step is not None:
+                    self._listeners.tell(step)
+                    return step
+                await self.fire(session_id)
+            raise _too_fast(session_id)
+
+        return await written(self._objects, messages, take) if messages else await take(NOTHING)
 
     async def put(
         self,
@@ -234,14 +239,17 @@ class Dialogs:
             )
         kept = dict(slots or {})
         rules.encoded(kept)
-        said = check_drafts(messages) if messages else []
-        request = _request(session_id, idempotency_key, state, kept, said, expected_version)
-        step = await self._once(
-            request, queries.put, session_id, state, kept, said, expected_version=expected_version, request=request
-        )
-        assert step is not None
-        self._listeners.tell(step)
-        return step
+
+        async def take(said: Said) -> Step:
+            request = _request(session_id, idempotency_key, state, kept, said.messages, expected_version)
+            step = await self._once(
+                request, queries.put, session_id, state, kept, said, expected_version=expected_version, request=request
+            )
+            assert step is not None
+            self._listeners.tell(step)
+            return step
+
+        return await written(self._objects, messages, take) if messages else await take(NOTHING)
 
     async def _once(
         self, request: Once | None, operation: Operation[P, Step | None], /, *args: P.args, **kwargs: P.kwargs
@@ -279,7 +287,7 @@ class Dialogs:
             SessionBusyError: A run holds the session; the time-out waits for its end.
             SessionNotFoundError: There is no such session, or it is in the trash.
         """
-        step = await self._database.write(queries.fire, session_id, self._known, _tell)
+        step = await self._database.write(queries.fire, session_id, self._known)
         self._listeners.tell(step)
         return step
 
@@ -384,11 +392,6 @@ def _request(
     if key is None:
         return None
     return once(f"dialog:{session_id}", key, _encode((what, rules.encoded(slots), said, expected)))
-
-
-def _tell(text: str) -> Stored:
-    """Return the message that a time-out writes."""
-    return stored(Draft("assistant", text, metadata={"alcove": {"by": "timeout"}}))
 
 
 def _too_fast(session_id: str) -> ConflictError:

@@ -47,16 +47,21 @@ def append(
             remedy="read what was appended meanwhile, then decide",
             last_seq=first_seq - 1,
         )
-    yield from write(now, session_id, first_seq, turn_count - opened, messages)
-    if files:
-        yield from claim(now, session_id, first_seq, messages, files)
+    yield from write(now, session_id, first_seq, turn_count - opened, messages, files)
     appended = Appended(first_seq, last_seq, turn_count)
     if request:
         yield remember(now, request, appended)
     return appended
 
 
-def write(now: Micros, session_id: str, seq: int, turns: int, messages: Sequence[Stored]) -> Steps[None]:
+def write(
+    now: Micros,
+    session_id: str,
+    seq: int,
+    turns: int,
+    messages: Sequence[Stored],
+    files: Mapping[str, str] | None = None,
+) -> Steps[None]:
     """Write messages from `seq` on, and the turns that they open after the first `turns`; the head has been moved."""
     opened = turns_opened(messages)
     if opened:
@@ -67,6 +72,8 @@ def write(now: Micros, session_id: str, seq: int, turns: int, messages: Sequence
             many=True,
         )
     yield insert(now, session_id, seq, placed(messages, turns), messages)
+    if files:
+        yield from claim(now, session_id, seq, messages, files)
 
 
 def insert(now: Micros, session_id: str, seq: int, turns: Sequence[int], messages: Sequence[Stored]) -> Statement:

@@ -130,12 +130,6 @@ def _json(value: object, field: str) -> str:
         raise InvalidError(f"{field} is not JSON: {error}", field=field, remedy="use JSON values only") from error
 
 
-def check_drafts(drafts: Sequence[Draft]) -> list[Stored]:
-    """Return drafts as they will be written, everything of them in their rows. Raises what `stored` does."""
-    check_count(drafts)
-    return [stored(draft) for draft in drafts]
-
-
 def check_count(drafts: Sequence[Draft]) -> None:
     """Refuse an append of none, or of more than `limits.APPEND_MESSAGES`. Raises InvalidError."""
     if not 0 < len(drafts) <= limits.APPEND_MESSAGES:

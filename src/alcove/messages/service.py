@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import msgspec
 
 from alcove import limits
 from alcove.database.idempotency import once, write_once
 from alcove.database.op import Database
-from alcove.errors import InvalidError, NotFoundError, ObjectGoneError
+from alcove.errors import InvalidError, NotFoundError
 from alcove.messages import content as contents, mending, queries
-from alcove.messages.model import PINNED, Appended, Draft, Message, MessagePage, Span, Stored, Turn, Window
+from alcove.messages.model import PINNED, Appended, Draft, Message, MessagePage, Span, Turn, Window
 from alcove.messages.repair import Fault
-from alcove.messages.rules import check_count, detail, packed, stored
+from alcove.messages.rules import detail, stored
 from alcove.messages.tokens import Counter
 from alcove.messages.windows import Bounds, Over, fitted, newest_summary, opens_round
+from alcove.messages.writing import Said, written
 from alcove.objects.service import Objects
 from alcove.pages import page_limit
 
@@ -70,53 +70,27 @@ class Messages:
             IdempotencyError: The key was used with other messages.
             StorageError: The disk of the objects is full or fails; nothing was appended.
         """
-        check_count(drafts)
-        if self._objects is not None and any(contents.heavy(draft.content) for draft in drafts):
-            return await self._append_heavy(session_id, drafts, expected_seq, idempotency_key)
-        messages = [stored(draft) for draft in drafts]
-        return await self._append(session_id, messages, expected_seq, idempotency_key, None)
 
-    async def _append_heavy(
-        self, session_id: str, drafts: Sequence[Draft], expected_seq: int | None, idempotency_key: str | None
-    ) -> Appended:
-        """Append messages whose objects are written first; a sweep that was faster makes them be written again."""
-        done = [await asyncio.to_thread(packed, draft) for draft in drafts]
-        messages = [message for message, _ in done]
-        objects = {digest: data for _, found in done for digest, data in found.items()}
-        for attempt in range(limits.OBJECT_ATTEMPTS):
-            files = await self._objects.keep(objects.values()) if self._objects and objects else None
-            try:
-                return await self._append(session_id, messages, expected_seq, idempotency_key, files)
-            except ObjectGoneError:
-                if attempt == limits.OBJECT_ATTEMPTS - 1:
-                    raise
-        raise AssertionError
-
-    async def _append(
-        self,
-        session_id: str,
-        messages: list[Stored],
-        expected_seq: int | None,
-        idempotency_key: str | None,
-        files: Mapping[str, str] | None,
-    ) -> Appended:
-        if idempotency_key is None:
-            return await self._database.write(
-                queries.append, session_id, messages, expected_seq=expected_seq, files=files
+        async def write(said: Said) -> Appended:
+            if idempotency_key is None:
+                return await self._database.write(
+                    queries.append, session_id, said.messages, expected_seq=expected_seq, files=said.files
+                )
+            request = once(f"append:{session_id}", idempotency_key, _encode((expected_seq, said.messages)))
+            appended, replayed = await write_once(
+                self._database,
+                request,
+                Appended,
+                queries.append,
+                session_id,
+                said.messages,
+                expected_seq=expected_seq,
+                request=request,
+                files=said.files,
             )
-        request = once(f"append:{session_id}", idempotency_key, _encode((expected_seq, messages)))
-        appended, replayed = await write_once(
-            self._database,
-            request,
-            Appended,
-            queries.append,
-            session_id,
-            messages,
-            expected_seq=expected_seq,
-            request=request,
-            files=files,
-        )
-        return Appended(appended.first_seq, appended.last_seq, appended.turn, replayed) if replayed else appended
+            return msgspec.structs.replace(appended, replayed=True) if replayed else appended
+
+        return await written(self._objects, drafts, write)
 
     async def append_turn(
         self,

@@ -5,6 +5,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +32,7 @@ from alcove.errors import (
 )
 from alcove.messages.model import Draft
 from alcove.messages.service import Messages
+from alcove.objects.service import Objects
 from alcove.sessions import queries as session_queries
 from alcove.sessions.service import Sessions
 from alcove.testing.rows import execute
@@ -116,6 +120,26 @@ class DialogsContract(InOrder):
         with pytest.raises(InvalidError):
             await dialogs.step(own, "photo", IMAGE, messages=[Draft("user", "\ud800")])
         assert ((await dialogs.get(own)).version, await Messages(database).last(own)) == (1, [])
+
+    async def test_the_photo_of_a_step_is_kept_as_an_object(self, database: Database, own: str, tmp_path: Path) -> None:
+        objects = Objects(database, tmp_path / "objects")
+        dialogs, messages = Dialogs(database, objects), Messages(database, objects)
+        data = os.urandom(2 * limits.MIB)
+        photo = {"type": "image", "media_type": "image/jpeg", "data": base64.b64encode(data).decode()}
+        said = (Draft("user", [photo]), Draft("assistant", "where?"))
+        with pytest.raises(EventRefusedError):
+            await dialogs.step(own, "place", {"place": "here"}, messages=said)
+        assert (await objects.sweep(grace_s=-1)).objects == 1
+        step = await dialogs.step(own, "photo", IMAGE, messages=said, idempotency_key="k")
+        again = await dialogs.step(own, "photo", IMAGE, messages=said, idempotency_key="k")
+        assert (again.version, again.replayed, step.last_seq) == (step.version, True, 2)
+        await objects.sweep(grace_s=-1)
+        assert ((await objects.usage()).size_bytes, (await objects.usage()).unused) == (len(data), 0)
+        assert (await messages.last(own))[0].content == [photo]
+        await dialogs.start(own, FREE_FORM, restart=True)
+        await dialogs.put(own, "any", {}, messages=said)
+        assert (await messages.last(own))[-2].content == [photo]
+        assert await objects.release(own) == 2
 
     async def test_a_preview_changes_nothing_and_its_version_commits(self, dialogs: Dialogs, own: str) -> None:
         seen = await dialogs.preview(own, "photo", IMAGE)
