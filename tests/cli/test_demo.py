@@ -59,7 +59,7 @@ def test_the_story_is_told_to_its_end_and_nothing_is_left(folder: Path) -> None:
         "── A neighbour tries to get at it",
         "── A child",
         "── The server is killed in the middle of a run",
-        "── Clearing up",
+        "── Clearing up, and back",
     ]
     assert told.count("alcove serve --port") == 2
     assert [*folder.iterdir()] == []

@@ -15,6 +15,7 @@ from alcove.cli.demo.terminal import Behind, Terminal
 from alcove.cli.remote import Remote
 from alcove.cli.wire import Wire
 from alcove.messages.model import Message
+from alcove.sessions.model import Status
 
 _SECRET: Final = "the gate opens at nine"
 _LONG: Final = "import time; [time.sleep(.1) or print(n, flush=True) for n in range(600)]"
@@ -53,6 +54,7 @@ def _two_sessions(terminal: Terminal) -> None:
         "command line, or a Python function. Each session has history, files, and a HOME of its own.",
     )
     click.echo(f"$ cd {terminal.folder}")
+    click.echo("$ export AUTO_CLEANUP_SESSIONS=false     # a server does it by itself; here you see it done")
     terminal.serve()
     click.echo(f"$ export ALCOVE_URL={terminal.url}")
     terminal.type("alcove create --id ana --user ana --title 'A counter of words'", "ana")
@@ -142,16 +144,33 @@ def _show_end(running: Behind) -> None:
 
 def _end(terminal: Terminal) -> None:
     terminal.chapter(
-        "Clearing up", "What goes is shown before, goes with all that is below it, and waits in the trash."
+        "Clearing up, and back",
+        "A session that nobody uses for as long as it may idle has expired: it can be read, and takes nothing more.",
+        "What goes is shown before, goes with all that is below it, waits in the trash, and comes back as it was.",
     )
+    terminal.type("alcove create --id visit --ttl 1s --title 'A short visit'", "visit")
+    terminal.until(lambda: _expired(terminal, "visit"), "the end of a short visit")
+    terminal.type("alcove list --status expired", "visit", hides=("ana",))
+    terminal.type("alcove chat --session visit date", "expired", code=3)
+    terminal.type("alcove cleanup-empty --older-than 1s --dry-run", "visit", "1 session would go to the trash")
+    terminal.type("alcove cleanup-empty --older-than 1s", "visit")
     terminal.type("alcove rm --dry-run ana", "ana", "review")
     terminal.type("alcove rm ana", "ana", "review")
-    terminal.type("alcove list --status trashed", "review", "ana")
+    terminal.type("alcove list --status trashed", "visit", "review", "ana")
     terminal.type("alcove list", "ben", hides=("ana",))
+    terminal.type("alcove restore ana", "ana", "review")
+    terminal.type("alcove cat ana:notes.txt; alcove children ana --tree", _SECRET, "review")
+    terminal.type("alcove prune --all --force", "1 session removed for good")
+    terminal.type("alcove list --status trashed", hides=("visit", "ana"))
 
 
 def _messages(terminal: Terminal, session_id: str) -> list[Message]:
     return asyncio.run(Remote(Wire(terminal.url)).messages.last(session_id, limits.PAGE))
+
+
+def _expired(terminal: Terminal, session_id: str) -> bool:
+    [session] = asyncio.run(Remote(Wire(terminal.url)).sessions.find_prefix(session_id))
+    return session.status == Status.EXPIRED
 
 
 def _processes() -> list[int]:

@@ -58,6 +58,8 @@ class Terminal:
         self._environ = {name: value for name, value in os.environ.items() if not _ours(name)}
         # `alcove` is this one, also where it is on no path.
         self._environ["BASH_FUNC_alcove%%"] = '() { "$ALCOVE_DEMO_PYTHON" -m alcove "$@"; }'
+        # A sweep of the server's own, in the middle of the story, would be ahead of it.
+        self._environ["AUTO_CLEANUP_SESSIONS"] = "false"
         self._environ |= {"ALCOVE_DEMO_PYTHON": sys.executable, "XDG_CONFIG_HOME": str(folder / "config")}
 
     def chapter(self, title: str, *about: str) -> None:
