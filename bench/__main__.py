@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import files, grants, starts, workloads
+from bench import files, grants, starts, sweeps, workloads
 from bench.stores import STORES
 
 PLAN: dict[str, tuple[str, ...]] = {
@@ -42,6 +42,7 @@ STARTS = {
     "files": ("files", files.files),
     "grants": ("grants", grants.grants),
     "sandbox": ("sandbox", starts.sandbox),
+    "sweep": ("janitor", sweeps.both),
 }
 ROWS = (*PLAN, *STARTS)
 
@@ -106,6 +107,11 @@ TARGETS = (
     Target("confined start by landlock over unconfined, ms", "sandbox", "landlock_ms", "sandbox", "", at_most=2),
     Target("a file read by path, over open and read", "files", "read_ratio", "files", "", at_most=2),
     Target("listing 10,000 files, ms", "files", "listing_ms", "files", "", at_most=60),
+    Target("sweep of 100,000 sessions with folders, a second", "sweep", "per_s", "janitor", "", at_least=2000),
+    Target("16 writers meanwhile, over their rate alone", "sweep", "writers_ratio", "janitor", "", at_least=0.7),
+    Target("their 99th percentile, over that alone", "sweep", "p99_ratio", "janitor", "", at_most=3),
+    Target("preview of the same, ms", "sweep", "preview_ms", "janitor", "", at_most=1000),
+    Target("purge of a folder of 100,000 files, over rm -rf", "sweep", "removal_ratio", "janitor", "", at_most=2),
 )
 
 Results = dict[tuple[str, str, str], list[float]]

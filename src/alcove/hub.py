@@ -199,13 +199,11 @@ async def open(  # noqa: A001 - `alcove.open` is the name that a newcomer guesse
         stack.push_async_callback(hub.search.close)
         stack.push_async_callback(hub.runs.close)
         await hub.runs.recover()
-        watching = asyncio.create_task(hub.runs.watch())
-        stack.callback(watching.cancel)
-        sweeping = asyncio.create_task(hub.objects.watch())
-        stack.callback(sweeping.cancel)
-        if settings.search:
-            following = asyncio.create_task(hub.search.follow())
-            stack.callback(following.cancel)
+        if places:
+            # Without the folders nothing could be moved: who opens only the rows leaves it as it is.
+            await hub.sessions.trash.resume()
+        for watch in (hub.runs.watch, hub.objects.watch, *([hub.search.follow] if settings.search else [])):
+            stack.callback(asyncio.create_task(watch()).cancel)
         yield hub
 
 
