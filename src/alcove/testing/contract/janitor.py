@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from alcove.janitor.model import Cleaned, What
 from alcove.janitor.service import Janitor
 from alcove.lifecycle.service import Handle, Lifecycle
 from alcove.sessions.model import Changes
-from alcove.settings import load
+from alcove.testing.installing import installed
 from alcove.testing.rows import execute, hold, idle
 
 _YEAR_S = 365 * 86400
@@ -31,9 +32,10 @@ class JanitorContract:
     """Needs a `database` fixture; subclass it as it is."""
 
     @pytest.fixture
-    def hub(self, database: Database, tmp_path: Path) -> Alcove:
+    async def hub(self, database: Database, tmp_path: Path) -> AsyncGenerator[Alcove]:
         """An installation without folders."""
-        return Alcove(load(tmp_path, {}), database, "contract", None)
+        async with installed(database, tmp_path) as hub:
+            yield hub
 
     @pytest.fixture
     def sessions(self, hub: Alcove) -> Lifecycle:
@@ -170,13 +172,13 @@ class JanitorContract:
         monkeypatch.setattr(limits, "SWEEP_SESSIONS", 4)
         made = [(await sessions.create(ttl_s=60)).id for _ in range(40)]
         await execute(database, "UPDATE heads SET last_activity = 1, due_at = 1")
-        other = Alcove(load(tmp_path, {}), database, "contract", None)
-        swept = await asyncio.gather(hub.janitor.sweep(), other.janitor.sweep())
-        gone = [one.session_id for each in swept for one in each.expired.groups]
-        assert sorted(gone) == sorted(made)
-        [[deeds]] = await execute(database, "SELECT COUNT(*) FROM deeds")
-        assert deeds == len(made)
-        purged = await asyncio.gather(*(one.janitor.clean(What.TRASH, older_s=0) for one in (hub, other)))
+        async with installed(database, tmp_path) as other:
+            swept = await asyncio.gather(hub.janitor.sweep(), other.janitor.sweep())
+            gone = [one.session_id for each in swept for one in each.expired.groups]
+            assert sorted(gone) == sorted(made)
+            [[deeds]] = await execute(database, "SELECT COUNT(*) FROM deeds")
+            assert deeds == len(made)
+            purged = await asyncio.gather(*(one.janitor.clean(What.TRASH, older_s=0) for one in (hub, other)))
         assert sum(each.sessions for each in purged) == len(made)
         assert await execute(database, "SELECT * FROM sessions") == []
 
@@ -223,12 +225,11 @@ class JanitorContract:
         session = await sessions.create()
         await session.delete()
         await execute(database, "UPDATE trashings SET trashed_at = 1")
-        settings = load(tmp_path, {"ALCOVE_TRASH_GRACE": "never"})
-        janitor = Alcove(settings, database, "contract", None).janitor
-        assert (await janitor.sweep()).trash.sessions == 0
-        with pytest.raises(InvalidError, match="how old"):
-            await janitor.clean(What.TRASH)
-        assert (await janitor.clean(What.TRASH, older_s=0)).sessions == 1
+        async with installed(database, tmp_path, {"ALCOVE_TRASH_GRACE": "never"}) as hub:
+            assert (await hub.janitor.sweep()).trash.sessions == 0
+            with pytest.raises(InvalidError, match="how old"):
+                await hub.janitor.clean(What.TRASH)
+            assert (await hub.janitor.clean(What.TRASH, older_s=0)).sessions == 1
 
     async def test_old_ones_go_whatever_their_ttl(
         self, sessions: Lifecycle, janitor: Janitor, database: Database

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,9 @@ import pytest
 from alcove import limits
 from alcove.database.op import Database
 from alcove.errors import AlreadyExistsError, ConflictError, SessionExpiredError, SessionNotFoundError, StorageError
-from alcove.hub import Alcove
 from alcove.lifecycle.service import Lifecycle
 from alcove.sessions.model import Changes
-from alcove.settings import load
+from alcove.testing.installing import installed
 from alcove.testing.rows import execute, idle
 
 
@@ -26,9 +25,10 @@ class TrashContract:
     """Needs a `database` fixture; subclass it as it is."""
 
     @pytest.fixture
-    def sessions(self, database: Database, tmp_path: Path) -> Lifecycle:
+    async def sessions(self, database: Database, tmp_path: Path) -> AsyncGenerator[Lifecycle]:
         """The service under test."""
-        return Alcove(load(tmp_path, {}), database, "contract", None).sessions
+        async with installed(database, tmp_path) as hub:
+            yield hub.sessions
 
     async def test_exactly_what_went_together_comes_back(self, sessions: Lifecycle) -> None:
         root = await sessions.create()
