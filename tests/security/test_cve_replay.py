@@ -149,7 +149,7 @@ async def test_an_id_that_is_a_path(call: Client, hub: Alcove, base: Path, name:
     assert sorted(base.iterdir()) == before
     with contextlib.suppress(InvalidError):  # a user's name is no part of any path
         await hub.sessions.live(name)
-    assert [one for one in base.parent.parent.rglob("*") if one.name in {"x", "b"}] == []
+    assert [one for one in base.parent.rglob("*") if one.name in {"x", "b"}] == []
 
 
 @pytest.mark.parametrize("name", [name for name in IDS if "\0" not in name])
