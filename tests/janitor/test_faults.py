@@ -143,7 +143,7 @@ async def main(top):
         }
         for what, act in acts.items():
             root = await hub.sessions.create(session_id=what, ttl_s=600)
-            await hub.workspaces.write(what, "file", b"kept")
+            (base / what / "file").write_bytes(b"kept")  # of us it would hear that the disk is nearly full
             await idle(hub.database, what, 3600) if what == "sweep" else None
             await root.delete() if what in {"restore", "purge"} else None
             with open(top / "filler", "wb", buffering=0) as filler:
