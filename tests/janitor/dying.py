@@ -58,7 +58,7 @@ async def main() -> None:
             step()
             return result
 
-        hub.database.write = writing  # type: ignore[method-assign]
+        hub.database.write = writing
         for name in ("mkdir", "rmdir", "rename", "unlink"):
             setattr(os, name, watched(getattr(os, name)))
         await act(hub, sys.argv[2], sys.argv[3])

@@ -352,7 +352,7 @@ async def test_sql_in_the_name_of_a_fact(call: Client, hub: Alcove, name: str) -
 )
 async def test_data_that_would_construct_something(call: Client, own: str, value: dict[str, object]) -> None:
     """CVE-2025-64439 (langgraph): it is JSON, and comes back as the JSON that it was."""
-    sent = {"messages": [{"role": "user", "content": [{**value, "type": "data"}], "metadata": value}]}
+    sent = {"messages": [{"role": "user", "content": [{"type": "data", "value": value}], "metadata": value}]}
     assert (await call("POST", f"/api/v1/sessions/{own}/messages", sent)).status == 201
     (message,) = (await call("GET", f"/api/v1/sessions/{own}/messages")).json()["messages"]
     assert message["metadata"] == value
@@ -401,7 +401,7 @@ async def test_small_requests_that_cost_much(call: Client, own: str) -> None:
 async def test_a_long_message_is_refused_by_the_library(hub: Alcove, own: str) -> None:
     """The same class, without a server: a limit that only HTTP knew would be none."""
     with pytest.raises(TooLargeError):
-        await hub.messages.append(own, [Draft(role="user", content="x" * (16 << 20))])
+        await hub.messages.append(own, [Draft(role="user", content="x" * (64 << 20))])
 
 
 @pytest.mark.parametrize("path", ["//evil.test", "/%5cevil.test", "/%2f%2fevil.test", "/docs/..//evil.test"])

@@ -51,8 +51,8 @@ def purge(now: Micros, session_id: str, limit: int, by: By | None, before: Gone)
     runs = yield Statement("SELECT id FROM runs WHERE session_id = ? LIMIT 1", (session_id,))
     if runs:
         [(run_id,)] = runs
-        if (yield from _some("idempotency", "scope", f"report:{run_id}", "key", limit)):
-            return Gone(0, 0, more=True)
+        if rows := (yield from _some("idempotency", "scope", f"report:{run_id}", "key", limit)):
+            return Gone(rows=rows), True
         events = yield from _some("events", "run_id", run_id, "n", limit)
         ended = events < limit
         rows = events

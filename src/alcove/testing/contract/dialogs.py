@@ -30,7 +30,7 @@ from alcove.errors import (
     TooLargeError,
     VersionMismatchError,
 )
-from alcove.messages.model import Draft
+from alcove.messages.model import Draft, Part
 from alcove.messages.service import Messages
 from alcove.objects.service import Objects
 from alcove.sessions import queries as session_queries
@@ -125,7 +125,7 @@ class DialogsContract(InOrder):
         objects = Objects(database, tmp_path / "objects")
         dialogs, messages = Dialogs(database, objects), Messages(database, objects)
         data = os.urandom(2 * limits.MIB)
-        photo = {"type": "image", "media_type": "image/jpeg", "data": base64.b64encode(data).decode()}
+        photo: Part = {"type": "image", "media_type": "image/jpeg", "data": base64.b64encode(data).decode()}
         said = (Draft("user", [photo]), Draft("assistant", "where?"))
         with pytest.raises(EventRefusedError):
             await dialogs.step(own, "place", {"place": "here"}, messages=said)
