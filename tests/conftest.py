@@ -30,6 +30,20 @@ settings.load_profile("alcove")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Memory is SQLite's own driver, and what all nouns ask of PostgreSQL takes minutes: the quick tests ask it of these.
+_QUICK_ON_POSTGRES = {"database", "sessions", "messages", "principals"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Leave contracts of the other databases to the long tests."""
+    for item in items:
+        kind = item.callspec.params.get("database_url") if hasattr(item, "callspec") else None
+        folder = item.path.parent.name
+        if (kind == "memory" and folder != "database") or (kind == "postgres" and folder not in _QUICK_ON_POSTGRES):
+            item.add_marker(pytest.mark.long)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Let a report travel between processes: what a test logged may hold a lone surrogate, which no wire takes."""
