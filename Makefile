@@ -37,7 +37,7 @@ install: $(VENV)/.run ## Install Alcove into .venv
 test: $(VENV)/.dev ## Run the tests
 	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
-test-long: $(VENV)/.dev ## Run the tests that take minutes: crash loops, attacks
+test-long: $(VENV)/.dev ## Run the tests that take minutes: crash loops, attacks, contracts on every database
 	$(BIN)/python -m pytest -m long $(ARGS)
 
 check: $(VENV)/.dev ## Check format, lint, imports, types and tidiness
