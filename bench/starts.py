@@ -52,7 +52,7 @@ def crowd() -> tempfile.TemporaryDirectory[str]:
 async def fill(folder: Path, sessions: int) -> None:
     """Make an installation of many sessions."""
     import alcove
-    from alcove.settings import load
+    from alcove.settings.loading import load
 
     # Without folders: a root server has a uid for each of them, and not so many.
     async with alcove.open(settings=load(folder, {}), folders=False) as hub:

@@ -29,7 +29,8 @@ from alcove.sandbox.service import Sandbox
 from alcove.sandbox.vector import DEFAULT_MINIMUM, GUARANTEES
 from alcove.search.service import Search
 from alcove.sessions.service import Sessions
-from alcove.settings import Settings, load
+from alcove.settings.loading import load
+from alcove.settings.model import Settings
 from alcove.workspaces.base import installation as base_installation
 from alcove.workspaces.service import Workspaces
 

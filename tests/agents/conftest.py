@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from alcove.agents.base import Invocation
-from alcove.agents.command import CommandAgent, CommandTable
+from alcove.agents.command import CommandAgent
+from alcove.agents.table import CommandTable
 from alcove.agents.transcript import Transcript
 
 FAKES = Path(__file__).with_name("fakes")

@@ -9,7 +9,8 @@ from hypothesis import given, settings, strategies as st
 
 from alcove import limits
 from alcove.agents.base import Line, Prompt
-from alcove.agents.command import CommandAgent, CommandTable
+from alcove.agents.command import CommandAgent
+from alcove.agents.table import CommandTable
 from alcove.errors import AgentUnavailableError, ConfigurationError, InvalidError, TooLargeError
 
 MakeAgent = Callable[..., CommandAgent]

@@ -12,7 +12,8 @@ import pytest
 from alcove import limits
 from alcove.agents.base import Line, Prompt
 from alcove.agents.catalog import Catalog
-from alcove.agents.command import CommandAgent, CommandTable
+from alcove.agents.command import CommandAgent
+from alcove.agents.table import CommandTable
 
 Run = Callable[..., tuple[str, int]]
 DOCS = Path(__file__).parents[2] / "docs" / "agents.md"

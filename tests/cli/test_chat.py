@@ -18,7 +18,7 @@ import alcove
 from alcove import limits
 from alcove.cli import output
 from alcove.sandbox.service import Sandbox
-from alcove.settings import load
+from alcove.settings.loading import load
 from cli.conftest import Run, either, loaded
 
 ALCOVE = [sys.executable, "-m", "alcove"]

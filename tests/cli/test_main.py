@@ -19,7 +19,7 @@ import alcove
 from alcove import errors
 from alcove.cli import main, output
 from alcove.errors import AlcoveError
-from alcove.settings import Settings
+from alcove.settings.model import Settings
 from cli.conftest import Run, loaded
 
 ALCOVE = [sys.executable, "-m", "alcove"]

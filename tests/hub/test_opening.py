@@ -12,7 +12,7 @@ import pytest
 import alcove.hub
 from alcove.errors import AgentNotFoundError, AlcoveError, ClosedError, ConfigurationError, DatabaseError
 from alcove.hub import Alcove
-from alcove.settings import load
+from alcove.settings.loading import load
 from alcove.testing.clock import FrozenClock
 from runs.world import Other
 

@@ -8,7 +8,7 @@ import pytest
 
 import alcove.hub
 from alcove.errors import ConfigurationError
-from alcove.settings import load
+from alcove.settings.loading import load
 
 
 async def refusal(folder: Path, environ: dict[str, str]) -> ConfigurationError:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import alcove.hub
 from alcove.agents.catalog import Catalog
-from alcove.settings import load
+from alcove.settings.loading import load
 
 TABLES = {
     "good": {"command": ["cat"], "check": ["bash", "-c", "exit 0"]},

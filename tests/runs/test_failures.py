@@ -33,7 +33,7 @@ from alcove.hub import Alcove
 from alcove.lifecycle.service import Handle
 from alcove.runs import queries
 from alcove.sandbox.service import Sandbox
-from alcove.settings import load
+from alcove.settings.loading import load
 from alcove.testing.rows import idle
 from runs.world import alive, output, said, waiting
 

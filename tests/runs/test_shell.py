@@ -14,7 +14,7 @@ from alcove import limits
 from alcove.errors import InvalidError, TooLargeError
 from alcove.hub import Alcove
 from alcove.lifecycle.service import Handle
-from alcove.settings import load
+from alcove.settings.loading import load
 from alcove.testing.rows import execute
 from runs.world import output
 

@@ -16,7 +16,7 @@ from alcove.server.app import App
 from alcove.server.auth import PortGate, RunGate
 from alcove.server.call import Site
 from alcove.server.routes import ROUTES
-from alcove.settings import load
+from alcove.settings.loading import load
 from alcove.telemetry.metrics import Metrics
 from server.asgi import Client
 

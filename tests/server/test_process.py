@@ -23,14 +23,14 @@ from alcove import hub as installation, limits
 from alcove.dialogs.loading import load as definition
 from alcove.errors import ConfigurationError
 from alcove.server import serving
-from alcove.settings import load
+from alcove.settings.loading import load
 from alcove.testing.contract.dialogs import ORDER, late
 
 PROGRAM = """
 import asyncio, sys
 from alcove import limits
 from alcove.server import serving
-from alcove.settings import load
+from alcove.settings.loading import load
 
 limits.BODY_TIMEOUT_S, limits.DRAIN_S, limits.SWEEP_S = 1, float(sys.argv[1]), 0.1
 

@@ -9,7 +9,7 @@ import pytest
 import alcove.hub
 from alcove.errors import ConfigurationError
 from alcove.server.serving import check_reach
-from alcove.settings import load
+from alcove.settings.loading import load
 
 HOST_AGENT = '[agents.cli]\ncommand = ["bash"]\nnetwork = "host"\n'
 

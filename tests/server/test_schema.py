@@ -24,7 +24,7 @@ from alcove.server.call import Site
 from alcove.server.openapi import describe
 from alcove.server.protocol import configured
 from alcove.server.routes import ROUTES
-from alcove.settings import load
+from alcove.settings.loading import load
 from alcove.telemetry.metrics import Metrics
 
 

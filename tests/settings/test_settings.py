@@ -10,7 +10,8 @@ from hypothesis import given, strategies as st
 
 from alcove.durations import duration_s, duration_text
 from alcove.errors import ConfigurationError, InvalidError
-from alcove.settings import Settings, load
+from alcove.settings.loading import load
+from alcove.settings.model import Settings
 
 
 def read(folder: Path, text: str, environ: dict[str, str] | None = None, **overrides: object) -> Settings:

@@ -12,12 +12,14 @@ from typing import Final, TypeAlias
 import msgspec
 
 from alcove.agents.base import AgentInfo
-from alcove.agents.command import CommandAgent, CommandTable
+from alcove.agents.command import CommandAgent
 from alcove.agents.function import Function, FunctionAgent
 from alcove.agents.secrets import SecretInfo, Secrets
+from alcove.agents.table import CommandTable
 from alcove.errors import AgentNotFoundError, AlreadyExistsError, ConfigurationError
 from alcove.rights.model import Rights
-from alcove.settings import Table, nearest
+from alcove.settings.model import Table
+from alcove.settings.parsing import nearest
 
 Agent: TypeAlias = CommandAgent | FunctionAgent
 

@@ -18,7 +18,8 @@ import msgspec
 from alcove import limits
 from alcove.agents.redaction import Redactor
 from alcove.errors import AgentUnavailableError, ConfigurationError
-from alcove.settings import Table, absolute, nearest
+from alcove.settings.model import Table
+from alcove.settings.parsing import absolute, nearest
 
 VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _FORM: Final = 'write { env = "NAME" } or { file = "path" }, never the value'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from alcove.cli import installation, options, output
-from alcove.settings import Origin, Shown
+from alcove.settings.model import Origin, Shown
 
 
 @click.command(short_help="Show every setting, its value and where that came from.")

@@ -25,7 +25,7 @@ from alcove.database.migrating import migrations
 from alcove.database.op import Statement, Steps
 from alcove.errors import AgentUnavailableError, AlcoveError, ConfigurationError, DatabaseError
 from alcove.hub import Alcove, open as open_hub
-from alcove.settings import Settings
+from alcove.settings.model import Settings
 from alcove.values import Json
 from alcove.workspaces.base import Base, installation as installed
 

@@ -15,7 +15,9 @@ from alcove.cli import options, output
 from alcove.errors import AgentNotFoundError, DatabaseError, InvalidError, NotFoundError, SessionNotFoundError
 from alcove.sessions.model import Session
 from alcove.sessions.service import Sessions
-from alcove.settings import Settings, load, nearest
+from alcove.settings.loading import load
+from alcove.settings.model import Settings
+from alcove.settings.parsing import nearest
 
 if TYPE_CHECKING:
     from alcove.cli.remote import Remote, RemoteWorkspaces

@@ -26,7 +26,7 @@ from alcove.server.call import Site
 from alcove.server.door import RunDoor
 from alcove.server.protocol import configured
 from alcove.server.routes import ROUTES
-from alcove.settings import Settings
+from alcove.settings.model import Settings
 from alcove.telemetry import logs
 from alcove.telemetry.metrics import Metrics
 

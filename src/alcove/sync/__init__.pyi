@@ -12,12 +12,7 @@ from collections import abc as _collections_abc
 
 import msgspec as _msgspec
 
-from alcove import (
-    clock as _alcove_clock,
-    errors as _alcove_errors,
-    settings as _alcove_settings,
-    values as _alcove_values,
-)
+from alcove import clock as _alcove_clock, errors as _alcove_errors, values as _alcove_values
 from alcove.agents import catalog as _alcove_agents_catalog
 from alcove.archive import model as _alcove_archive_model, service as _alcove_archive_service
 from alcove.dialogs import model as _alcove_dialogs_model
@@ -45,6 +40,7 @@ from alcove.runs import (
 )
 from alcove.search import model as _alcove_search_model
 from alcove.sessions import heads as _alcove_sessions_heads, model as _alcove_sessions_model
+from alcove.settings import model as _alcove_settings_model
 from alcove.sync import doors as _alcove_sync_doors
 from alcove.workspaces import (
     changing as _alcove_workspaces_changing,
@@ -82,7 +78,7 @@ class Alcove:
     @property
     def sessions(self) -> Lifecycle: ...
     @property
-    def settings(self) -> _alcove_settings.Settings: ...
+    def settings(self) -> _alcove_settings_model.Settings: ...
     @property
     def workspaces(self) -> Workspaces | None: ...
     def probe(self) -> None:
@@ -1017,7 +1013,7 @@ def open(
     database: str | None = None,
     *,
     workspaces: str | _os.PathLike[str] | None = None,
-    settings: _alcove_settings.Settings | None = None,
+    settings: _alcove_settings_model.Settings | None = None,
     clock: _alcove_clock.Clock | None = None,
     ttl_s: float | None = None,
     folders: bool | None = None,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from alcove.database.op import Database
 from alcove.hub import Alcove
-from alcove.settings import load
+from alcove.settings.loading import load
 
 
 @asynccontextmanager
