@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from alcove.errors import InvalidError, RunNotFoundError
 from alcove.events.model import Event
 from alcove.hub import Alcove
 from alcove.lifecycle.service import Handle
+from alcove.runs.model import Run
 from runs.world import Other, said, until
 
 GATED = "mkfifo gate; chmod 666 gate; echo before; read line < gate; echo $line"
@@ -122,9 +124,19 @@ async def test_leaving_a_stream_does_not_cancel(
     assert (reply.text, reply.run.status) == ("before\nafter", "finished")
 
 
-async def test_a_caller_that_goes_away_while_a_run_starts_does_not_cancel_it(hub: Alcove, session: Handle) -> None:
+async def test_a_caller_that_goes_away_while_a_run_starts_does_not_cancel_it(
+    hub: Alcove, session: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = asyncio.Event()
+    start = hub.runs._start
+
+    async def announced(*args: Any) -> Run:
+        begun.set()
+        return await start(*args)
+
+    monkeypatch.setattr(hub.runs, "_start", announced)
     starting = asyncio.create_task(hub.runs.start(session.id, "echo done"))
-    await until(lambda: hub.runs._starting)
+    await begun.wait()
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting
