@@ -262,10 +262,13 @@ class Ours(Store):
                     (sid, count, count, (count + 1) // 2, at),
                 )
                 db.executemany(
-                    "INSERT INTO turns VALUES (?, ?, 'done', '', 0, 0)", ((sid, i + 1) for i in range((count + 1) // 2))
+                    "INSERT INTO turns (session_id, number, status, run_id, opened_at, closed_at) "
+                    "VALUES (?, ?, 'done', '', 0, 0)",
+                    ((sid, i + 1) for i in range((count + 1) // 2)),
                 )
                 db.executemany(
-                    "INSERT INTO messages VALUES (?, ?, ?, ?, 0, ?, '', 0, 0)",
+                    "INSERT INTO messages (session_id, seq, turn, role, format, content, detail, hidden, created_at) "
+                    "VALUES (?, ?, ?, ?, 0, ?, '', 0, 0)",
                     ((sid, i + 1, i // 2 + 1, ("user", "assistant")[i % 2], message) for i in range(count)),
                 )
 
