@@ -210,6 +210,17 @@ RUN_ERROR_BYTES: Final = 4 * KIB  # why a run failed, as it is kept and streamed
 PURGE_ROWS: Final = 1000  # rows that one transaction of a purge removes, so that it delays nobody for long
 PREFIX_SESSIONS: Final = 5  # sessions named when the beginning of an id fits several
 TURN_S: Final = 0.005  # how often a writer that waits for its turn looks whether it is to flush for the one before
+PROXY_HEAD_BYTES: Final = 16 * KIB  # what a run says to its proxy before that knows where to; browsers send 8 KiB
+PROXY_HEAD_S: Final = 10  # until it has said that
+PROXY_CONNECTIONS: Final = 64  # of one run through its proxy at once: each takes two descriptors of the server
+PROXY_BUFFER_BYTES: Final = 256 * KIB  # one way of one connection, past which the faster side has to wait
+PROXY_LOOKUPS: Final = 16  # names that are looked up at once, each by a thread
+PROXY_LOOKUPS_OF_RUN: Final = 4  # of them for one run: a slow name server must not be everybody's
+PROXY_ADDRESSES: Final = 4  # of one name that are tried
+PROXY_CONNECT_S: Final = 12  # to look a name up and connect; a quarter of it for each address
+PROXY_IDLE_S: Final = 600  # a connection on which nothing passes: models think for minutes
+PROXY_LINGER_S: Final = 2  # a client that is refused gets so long to read why
+PROXY_TOLD: Final = 100  # refused destinations of one run that are told: a scan would fill the log
 RUN_CONNECTIONS: Final = 32  # of one run to its socket at once: a run must not take the descriptors of the server
 
 # The end of sessions.

@@ -13,7 +13,18 @@ import pytest
 
 from cli.conftest import Run, loaded
 
-GUARANTEES = {"file_read", "file_write", "metadata", "processes", "signals", "network", "ipc", "limits", "quota"}
+GUARANTEES = {
+    "file_read",
+    "file_write",
+    "metadata",
+    "processes",
+    "signals",
+    "network",
+    "hosts",
+    "ipc",
+    "limits",
+    "quota",
+}
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,9 +13,10 @@ import pytest
 import alcove
 import alcove.hub
 from alcove.agents.base import AgentContext
-from alcove.errors import InvalidError, NotPermittedError
+from alcove.errors import GuaranteeError, NotPermittedError
 from alcove.hub import Alcove
 from alcove.lifecycle.service import Handle
+from alcove.runs.checking import Denial
 from alcove.runs.model import Run
 from runs.world import Other, output, rows_with, until
 
@@ -82,13 +84,97 @@ async def test_a_host_that_is_not_granted_is_denied_by_the_kernel_too(hub: Alcov
         assert heard == "not reached\n"
 
 
-async def test_a_list_of_hosts_that_no_sandbox_can_hold_is_refused_before_anything_runs(
-    hub: Alcove, session: Handle
+FETCH = (
+    "import sys, urllib.request\n"
+    "for url in sys.argv[1:]:\n"
+    "    try: print(urllib.request.urlopen(url, timeout=10).read().decode())\n"
+    "    except OSError as error: print(error)"
+)
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[int]:
+    """The port of a server on this machine's loopback."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.0 200 OK\r\n\r\nwelcome")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+
+
+async def test_a_list_of_hosts_is_what_a_run_reaches_and_what_it_is_refused_is_told(
+    hub: Alcove, session: Handle, site: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(InvalidError) as refused:
-        await ran(hub, session, "true", network=["x.org"])
-    assert (refused.value.field, bool(refused.value.remedy)) == ("grant.network", True)
-    assert (await hub.runs.list()).runs == []
+    denials: list[Denial] = []
+    hub.runs.on_denial = denials.append
+    script = f"{sys.executable} -c '{FETCH}' http://127.0.0.1:{site}/ http://127.0.0.1:{site + 1}/ http://x.org/"
+    with caplog.at_level("INFO", "alcove.runs"):
+        run, heard = await ran(hub, session, script, network=[f"127.0.0.1:{site}", "x.org:443"])
+    assert heard == "welcome\n" + 2 * "HTTP Error 403: Refused by Alcove (unlisted)\n"
+    assert (await hub.runs.grant(run.id)).grant.network == (f"127.0.0.1:{site}", "x.org:443")
+    assert "hosts" in run_guarantees(await hub.runs.get(run.id))
+    assert [(one.run_id, one.check.kind, one.check.name, one.decision.code) for one in denials] == [
+        (run.id, "network", f"127.0.0.1:{site + 1}", "unlisted"),
+        (run.id, "network", "x.org:80", "unlisted"),
+    ]
+    told = [record.__dict__ for record in caplog.records if record.message == "destination refused"]
+    assert [(one["run_id"], one["destination"]) for one in told] == [
+        (run.id, f"127.0.0.1:{site + 1}"),
+        (run.id, "x.org:80"),
+    ]
+
+
+def run_guarantees(run: Run) -> set[str]:
+    return {name for name, holds in json.loads(run.guarantees_json).items() if holds}
+
+
+async def test_of_what_is_asked_for_a_run_reaches_only_what_its_agent_lists(
+    place: Path, folder: Path, site: int
+) -> None:
+    with (place / "alcove.toml").open("a") as file:
+        listed = f'["127.0.0.1:{site}", "*.example.org:443"]'
+        file.write(f'[agents.wide]\ncommand = ["/bin/bash", "-s"]\nread = ["{sys.prefix}", "{sys.base_prefix}"]\n')
+        file.write(f"network = {listed}\n")
+    async with alcove.hub.open(workspaces=folder) as hub:
+        session = await hub.sessions.create(user_id="ana")
+        asked = ["127.0.0.1", "a.example.org", "example.org:443", "*.b.example.org:443", "*.org:80"]
+        fetch = f"{sys.executable} -c '{FETCH}' http://127.0.0.1:{site}/ http://127.0.0.1:{site + 1}/"
+        run, heard = await ran(hub, session, fetch, network=asked)
+        assert heard == "welcome\nHTTP Error 403: Refused by Alcove (unlisted)\n"
+        held = await hub.runs.grant(run.id)
+        assert held.grant.network == ("*.b.example.org:443", f"127.0.0.1:{site}", "a.example.org:443")
+        [cut] = held.cuts
+        assert (cut.by, cut.count) == ("agent", 4)
+        run, heard = await ran(hub, session, fetch)
+        assert heard == "welcome\nHTTP Error 403: Refused by Alcove (unlisted)\n", "nobody asked for less"
+        run, heard = await ran(hub, session, fetch, network="none")
+        assert "welcome" not in heard
+
+
+async def test_a_list_of_hosts_that_no_sandbox_can_hold_is_refused_before_anything_runs(
+    place: Path, folder: Path
+) -> None:
+    with (place / "alcove.toml").open("a") as file:
+        file.write('[sandbox]\nrung = "none"\n[agents.wide]\ncommand = ["/bin/bash", "-s"]\nnetwork = ["x.org"]\n')
+    async with alcove.hub.open(workspaces=folder) as hub:
+        session = await hub.sessions.create(user_id="ana")
+        with pytest.raises(GuaranteeError) as refused:
+            await ran(hub, session, "true")
+        assert (refused.value.details["missing"], bool(refused.value.remedy)) == ("hosts", True)
+        assert (await hub.runs.list()).runs == []
+
+
+async def test_a_run_that_loses_a_host_is_ended(hub: Alcove, session: Handle) -> None:
+    asked = alcove.ask(network=["x.org:443", "y.org:443"])
+    run = await hub.runs.start(session.id, "sleep 100", agent="wide", grant=asked)
+    await hub.runs.narrow(run.id, alcove.bound(network=["*.org", "x.org", "y.org"]))
+    assert not (await hub.runs.get(run.id)).ended
+    await hub.runs.narrow(run.id, alcove.bound(network=["x.org"]))
+    assert (await hub.runs.get(run.id)).status == "cancelled"
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from alcove.sandbox.plan import Rung
 from alcove.sandbox.policy import Policy
@@ -41,6 +42,12 @@ def _interpreter() -> tuple[str, tuple[str, ...]]:
 
 
 PYTHON, PYTHON_FOLDERS = _interpreter()
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The proxy has to work on the loop of the library's users and on the server's."""
+    own = {"asyncio": asyncio.new_event_loop}
+    return {**own, "uvloop": uvloop.new_event_loop} if item.path.name == "test_proxy.py" else own
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
 
+from alcove.rights.model import Network
 from alcove.workspaces.bound import RunFiles
 
 Kind: TypeAlias = Literal["command", "function"]
-Network: TypeAlias = Literal["none", "host"]
 
 
 class Line(NamedTuple):
@@ -68,7 +68,7 @@ class AgentInfo(msgspec.Struct, frozen=True, kw_only=True):
         kind: `command` or `function`.
         description: One sentence.
         program: What would be run, `''` for a function.
-        network: What it may reach; a function may reach what this process may.
+        network: What it may reach: `none`, `host`, or the hosts; a function may reach what this process may.
         available: Whether a run could start; the program itself was not run.
         reason: Why not.
     """

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, final
 
+from msgspec import UnsetType
+
 from alcove import limits
 from alcove.agents.base import AgentInfo, Invocation, Line, Prompt
 from alcove.agents.cleaning import plain, without
@@ -19,7 +21,7 @@ from alcove.agents.transcript import Transcript
 from alcove.durations import duration_s
 from alcove.errors import AgentUnavailableError, ConfigurationError, InvalidError, TooLargeError
 from alcove.patterns import may_explode
-from alcove.rights.model import Rights
+from alcove.rights.model import Network, Rights
 from alcove.rights.writing import bound
 from alcove.settings.parsing import absolute
 
@@ -41,6 +43,7 @@ class CommandAgent:
         timeout_s: Wall time of a run.
         secrets: Names of the secrets that its runs are given.
         declared: What its runs may be granted at most.
+        network: Of that, what they may reach.
     """
 
     kind: Final = "command"
@@ -84,6 +87,7 @@ class CommandAgent:
             raise self._refusal("preamble", "has no single {history} in it", "write {history} once")
         self._read = tuple(str(absolute(path, folder, environ)) for path in table.read)
         self.declared = self._rights()
+        self.network: Network = "none" if isinstance(self.declared.network, UnsetType) else self.declared.network
 
     def invocation(self, prompt: Prompt) -> Invocation:
         """Return how to run the program on a message.
@@ -139,7 +143,7 @@ class CommandAgent:
             kind=self.kind,
             description=self.description,
             program=program or self._command[0],
-            network=self._table.network,
+            network=self.network,
             available=not reason,
             reason=reason,
         )
@@ -166,7 +170,7 @@ class CommandAgent:
             stdin=stdin.encode(),
             env=self._table.env,
             secrets=values,
-            network=self._table.network,
+            network=self.network,
             read=self._read,
             needs=tuple(sorted(path for path in files if not path.startswith(_SYSTEM_FOLDERS))),
             nest=self._table.inner_sandbox == "nest",

@@ -8,7 +8,6 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from alcove import limits
-from alcove.agents.base import Network
 
 
 class CommandTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -30,7 +29,7 @@ class CommandTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         answer: Which streams are the answer, in order of arrival.
         explain: Sentences added to the answer, by exit code.
         timeout: Wall time of a run.
-        network: What it may reach.
+        network: What it may reach: `none`, `host`, or a list of hosts.
         env: Fixed variables, none of them secret.
         secrets: Names of the secrets that its runs are given, as variables of these names.
         read: Further paths that it may read.
@@ -57,7 +56,7 @@ class CommandTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     answer: Literal["stdout", "both"] = "stdout"
     explain: dict[int, str] = {}
     timeout: str = f"{limits.RUN_TIMEOUT_S}s"
-    network: Network = "none"
+    network: str | list[str] = "none"
     env: dict[str, str] = {}
     secrets: list[str] = []
     read: list[str] = []

@@ -51,7 +51,7 @@ class Rights(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
         storage: `plugin`, `workspace`.
         read: Absolute paths that may be read, each with all below it.
         write: The same for writing, which includes reading.
-        network: `none`, `host`, or hosts as `name` or `name:port`.
+        network: `none`, `host`, or hosts (`rights.hosts`): `name`, `*.name`, addresses, each alone or with `:port`.
         state: Scopes of state; none for no state.
     """
 

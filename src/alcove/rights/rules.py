@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from msgspec import UNSET, UnsetType
 
 from alcove import limits
+from alcove.rights import hosts
 from alcove.rights.model import ANY, DEFAULT_STATE, Cut, Network, Resources, Rights
-from alcove.rights.writing import HOST, topmost, within
+from alcove.rights.writing import topmost, within
 
 
 def complete(asked: Rights, declared: Rights) -> Rights:
@@ -92,11 +93,20 @@ def touches_sandbox(before: Rights, after: Rights) -> bool:
 
 def reaches(network: Network, host: str) -> bool:
     """Return whether a host, as `name` or `name:port`, may be reached. One listed without a port has every port."""
-    host = host.lower()
     if isinstance(network, str):
-        return network == "host" and bool(HOST.fullmatch(host))
-    name, colon, port = host.rpartition(":")
-    return host in network or (bool(colon) and port.isdigit() and name in network)
+        return network == "host" and hosts.host(host) is not None
+    return hosts.reaches(network, host)
+
+
+def reaches_loopback(network: Network, port: int) -> bool:
+    """Return whether a port of this machine's own loopback may be reached; 0 stands for any port.
+
+    Only by its address: what a name leads to may be reached on loopback only when that is listed itself.
+    """
+    if isinstance(network, str):
+        return network == "host"
+    listed = [one for one in map(hosts.host, network) if one is not None and (not port or one.port in {None, port})]
+    return any(hosts.is_loopback(address) for one in listed if (address := one.address) is not None)
 
 
 def _named(resources: Resources) -> Resources:
@@ -151,7 +161,7 @@ def _cut_network(given: Network, bound: Network | UnsetType) -> Network:
         return given
     if given == "host" or "none" in {given, bound}:
         return bound if given == "host" else "none"
-    return tuple(host for host in given if reaches(bound, host)) or "none"
+    return hosts.common(given, bound) or "none"
 
 
 def _hosts(network: Network) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final, TypeAlias
 
@@ -11,6 +10,7 @@ from msgspec import UNSET, UnsetType
 
 from alcove import ids, limits
 from alcove.errors import InvalidError, TooLargeError
+from alcove.rights.hosts import host
 from alcove.rights.model import ALIASES, ANY, OPERATIONS, SCOPES, STORAGE, USE, Network, Resources, Rights
 
 Written: TypeAlias = Mapping[str, Sequence[str] | Mapping[str, Sequence[str]]]
@@ -18,9 +18,6 @@ Written: TypeAlias = Mapping[str, Sequence[str] | Mapping[str, Sequence[str]]]
 
 PARTS: Final = frozenset({"network", "path", "state", "storage"})
 """What is asked of a check for the parts of a grant that are no resources."""
-
-HOST: Final = re.compile(r"(?:[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?")
-"""A host as it is granted and asked for: `name` or `name:port`, in lower case."""
 
 
 def rights(
@@ -181,11 +178,17 @@ def _network(given: str | Collection[str]) -> Network:
             return given
         raise InvalidError(f"network: {given[:40]!r}", field="network", remedy="use none, host, or a list of hosts")
     _few("network", given)
-    hosts = sorted({host.lower() for host in given})
-    for host in hosts:
-        if not HOST.fullmatch(host):
-            raise InvalidError(f"network: {host[:80]!r} is no host", field="network", remedy="write name or name:port")
-    return tuple(hosts) or "none"
+    found: set[str] = set()
+    for written in given:
+        one = host(written)
+        if one is None:
+            raise InvalidError(
+                f"network: {written[:80]!r} is no host",
+                field="network",
+                remedy="write name or name:port; *.name for all below it; addresses in full, IPv6 ones in brackets",
+            )
+        found.add(str(one))
+    return tuple(sorted(found)) or "none"
 
 
 def _few(field: str, given: Collection[str]) -> None:

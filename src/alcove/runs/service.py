@@ -28,6 +28,7 @@ from alcove.messages.model import Draft, Stored
 from alcove.messages.rules import stored
 from alcove.messages.service import Messages
 from alcove.runs import holder, queries
+from alcove.runs.deciding import Check, Decision
 from alcove.runs.granting import Built, new_run
 from alcove.runs.grants import Asked
 from alcove.runs.hosted import HostedRuns
@@ -35,6 +36,7 @@ from alcove.runs.model import Reply, Run, RunStatus
 from alcove.runs.queries import Lost, Started
 from alcove.runs.supervisor import Supervisor
 from alcove.runs.working import Workshop
+from alcove.sandbox.proxy import Refused
 from alcove.sessions.model import Session
 from alcove.sessions.service import Sessions
 
@@ -74,6 +76,7 @@ class Runs(HostedRuns):
         self._starting: set[asyncio.Task[Run]] = set()
         self._live: dict[str, tuple[Supervisor, asyncio.Task[Run]]] = {}
         self._closing = False
+        workshop.on_refused = self._tell_refused
 
     async def start(
         self,
@@ -293,6 +296,12 @@ class Runs(HostedRuns):
 
     async def _end_withdrawn(self, run_id: str) -> None:
         await self.cancel(run_id)
+
+    def _tell_refused(self, run_id: str, refused: Refused) -> None:
+        """Tell that a run's proxy refused it a destination: as any other denial, and in the log."""
+        _log.info("destination refused", extra={"run_id": run_id, "destination": refused.host, "code": refused.code})
+        asked = Check(kind="network", name=refused.host, operation="connect")
+        self._told(run_id, asked, Decision(False, refused.code, refused.message))
 
     def _forget(self, run_id: str, task: asyncio.Task[Run]) -> None:
         self._live.pop(run_id, None)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
@@ -16,7 +16,7 @@ from alcove.agents.catalog import Agent
 from alcove.agents.command import CommandAgent
 from alcove.agents.function import FunctionAgent
 from alcove.agents.redaction import Redactor
-from alcove.errors import ConfigurationError, InvalidError, LaunchError
+from alcove.errors import ConfigurationError, LaunchError
 from alcove.messages.service import Messages
 from alcove.runs import holder
 from alcove.runs.checks import check
@@ -27,12 +27,14 @@ from alcove.runs.queries import Lost
 from alcove.runs.supervisor import Supervisor, Work
 from alcove.runs.voice import Voice
 from alcove.sandbox.policy import Policy
+from alcove.sandbox.proxy import Refused
 from alcove.sandbox.service import Sandbox
 from alcove.sandbox.spawner import Process
 from alcove.workspaces.bound import RunFiles
 from alcove.workspaces.model import Listing, Usage
 from alcove.workspaces.service import Workspaces
 
+Refusals = Callable[[str, Refused], None]
 Door = Callable[[str, str, str, Path], Awaitable[Callable[[], Awaitable[None]]]]
 """Opens a run's socket: given session id, run id, token and path; returns what closes it."""
 
@@ -69,6 +71,7 @@ class Workshop:
         environ: Mapping[str, str],
     ) -> None:
         self.door: Door | None = None
+        self.on_refused: Refusals = _tell_nobody
         self._workspaces = workspaces
         self._messages = messages
         self._open_sandbox = sandbox
@@ -107,10 +110,9 @@ class Workshop:
                 field="workspaces",
                 remedy="open it with workspaces=",
             )
-        network = _enforceable(grant)
         sandbox = await self.sandbox()
         invocation = agent.invocation(prompt)
-        sandbox.require(nest=invocation.nest)
+        sandbox.require(nest=invocation.nest, network=grant.network)
         uid = await self._workspaces.ensure(session_id, guarded=sandbox.guarded)
         look = await _Look.at(self._workspaces, session_id)
         folder = RunFolder(self._home, run_id)
@@ -134,7 +136,7 @@ class Workshop:
             write=own,
             share=grant.write,
             read=readable,
-            network=network,
+            network=grant.network,
             nest=invocation.nest,
             uid=uid,
             hide=self._hide,
@@ -145,6 +147,7 @@ class Workshop:
         program = _Program(
             sandbox, session_id, agent, invocation.stdin, policy, folder, self.door, self._workspaces, redactor
         )
+        program.on_refused = self.on_refused
         await asyncio.to_thread(folder.make, owner=uid)
         grant = for_program(grant, invocation, own, timeout_s)
         return self._job(grant, program.run, look, program.clean, redactor.text)
@@ -221,21 +224,8 @@ class Workshop:
         return self._job(grant, run, look, clean)
 
 
-def _enforceable(grant: Grant) -> Literal["none", "host"]:
-    """Return what the kernel is told of the network.
-
-    Raises:
-        InvalidError: The grant lists hosts, which no sandbox holds a program to yet.
-    """
-    if grant.network == "none":
-        return "none"
-    if grant.network == "host":
-        return "host"
-    raise InvalidError(
-        "a program's network cannot be held to a list of hosts yet",
-        field="grant.network",
-        remedy="ask for none, or for host where the agent declares it",
-    )
+def _tell_nobody(run_id: str, refused: Refused) -> None:
+    del run_id, refused
 
 
 class _Look:
@@ -281,6 +271,7 @@ class _Program:
         workspaces: Workspaces,
         redactor: Redactor,
     ) -> None:
+        self.on_refused: Refusals = _tell_nobody
         self._workspaces = workspaces
         self._redactor = redactor
         self._sandbox = sandbox
@@ -299,7 +290,9 @@ class _Program:
             if self._sandbox.guarded:
                 # Once more, under the lease: a file that came from outside since may have taken the guard away.
                 await self._workspaces.settle(self._session_id, guarded=True)
-            process = await self._sandbox.spawn(self._policy, stdin=self._stdin)
+            process = await self._sandbox.spawn(
+                self._policy, stdin=self._stdin, refused=partial(self.on_refused, supervisor.started.run_id)
+            )
             killer = asyncio.create_task(_kill_when_stopped(process, supervisor))
             try:
                 await supervisor.launched(

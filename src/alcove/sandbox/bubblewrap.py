@@ -21,7 +21,7 @@ NO_NETWORK = {"/etc/hosts": "127.0.0.1\tlocalhost alcove\n::1\tlocalhost\n", "/e
 _LINKS = {"/etc/mtab": "/proc/self/mounts", "/var/tmp": "/tmp"}
 
 
-def command(plan: Plan, program: bytes, report: int) -> tuple[str, list[str]]:
+def command(plan: Plan, program: bytes, report: int, gate: int | None = None) -> tuple[str, list[str]]:
     """Return what is to be executed, with an empty environment: a path and its arguments.
 
     Its descriptors are inherited, and closed by bubblewrap before it starts the program.
@@ -30,6 +30,7 @@ def command(plan: Plan, program: bytes, report: int) -> tuple[str, list[str]]:
         plan: What the run may touch.
         program: The system-call filter.
         report: Where bubblewrap says what becomes of it.
+        gate: From which it reads a byte before it starts the program; None for starting it at once.
 
     Raises:
         OSError: There is no bubblewrap here, or there is no such program in the view.
@@ -44,6 +45,9 @@ def command(plan: Plan, program: bytes, report: int) -> tuple[str, list[str]]:
         arguments += ("--setenv", name, value)
     arguments += ("--seccomp", str(_memory(program)), "--json-status-fd", str(report))
     os.set_inheritable(report, True)
+    if gate is not None:
+        os.set_inheritable(gate, True)
+        arguments += ("--block-fd", str(gate))
     given = _memory(b"".join(os.fsencode(one) + b"\0" for one in arguments))
     return found[0], ["bwrap", "--args", str(given), "--", *plan["argv"]]
 
@@ -100,7 +104,7 @@ def _said(report: bytes) -> list[dict[str, int]]:
 def _namespaces(plan: Plan) -> list[str]:
     words = ["--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", "alcove"]
     words += ["--new-session", "--die-with-parent"]
-    return [*words, "--unshare-net"] if plan["network"] == "none" else words
+    return words if plan["network"] == "host" else [*words, "--unshare-net"]
 
 
 def _files(plan: Plan) -> list[str]:
@@ -114,7 +118,7 @@ def _files(plan: Plan) -> list[str]:
             words += ("--ro-bind", path, path)
     for path, target in links.items():
         words += ("--symlink", target, path)
-    texts = plan["files"] | (NO_NETWORK if plan["network"] == "none" else {})
+    texts = plan["files"] | ({} if plan["network"] == "host" else NO_NETWORK)
     for path, text in texts.items():
         words += ("--perms", "0644", "--file", str(_memory(text.encode(errors="surrogateescape"))), path)
     for path, word in sorted([(path, "--ro-bind") for path in plan["read"]] + [(p, "--bind") for p in plan["write"]]):

@@ -38,10 +38,11 @@ def launch(kind: Kind, channel: socket.socket, report: int) -> NoReturn:
         for name, prepare in AHEAD:
             os.write(report, f"step {name}\n".encode())
             prepare(start)
-        _, descriptors, _, _ = socket.recv_fds(channel, 1, 4)
-        if len(descriptors) == 4:
+        _, descriptors, _, _ = socket.recv_fds(channel, 1, 5)
+        if len(descriptors) == 4 + start.gated:
             plan = read_plan(descriptors[0])
-            for number, descriptor in enumerate(descriptors[1:]):
+            start.gate = descriptors[4] if start.gated else None
+            for number, descriptor in enumerate(descriptors[1:4]):
                 os.dup2(descriptor, number)
             for name, step in STEPS:
                 os.write(report, f"step {name}\n".encode())
@@ -76,9 +77,16 @@ class Start:
         self.confined = kind["rung"] in {"userns", "landlock"}
         self.nest = kind["nest"]
         self.host = kind["network"] == "host"
+        self.proxied = kind["network"] == "proxy"  # then there is a network of its own on every rung
+        self.gate: int | None = None  # from which bubblewrap reads before it starts the program
         self.report = report
         self.domain: int | None = None
         self.command: tuple[str, list[str], dict[str, str]] | None = None
+
+    @property
+    def gated(self) -> bool:
+        """Whether the program waits at a gate until its network has a way out."""
+        return self.wrapped and self.proxied
 
     def session(self) -> None:
         """Leave any terminal and the supervisor's group: a pid namespace does not stop kill(0)."""
@@ -91,7 +99,7 @@ class Start:
         # In a domain nobody can mount, so a sandbox inside goes without.
         if not self.confined or (self.view and (self.nest or not landlock.abi())):
             return
-        self.domain = landlock.ruleset(tcp=self.view or self.host)
+        self.domain = landlock.ruleset(tcp=self.view or self.host or self.proxied)
         if self.view:
             landlock.allow(self.domain, ("/",), landlock.READ)
             landlock.allow(self.domain, ("/dev",), landlock.DEVICE)
@@ -143,7 +151,7 @@ class Start:
 
     def close_descriptors(self, _: Plan) -> None:
         """Keep the standard ones; the two others are closed on the way to the program."""
-        keep_only(0, 1, 2, self.report, *(() if self.domain is None else (self.domain,)))
+        keep_only(0, 1, 2, self.report, *(one for one in (self.domain, self.gate) if one is not None))
 
     def take_identity(self, plan: Plan) -> None:
         """Become the leased uid, with no group but its own."""
@@ -172,7 +180,7 @@ class Start:
     def wrap(self, plan: Plan) -> None:
         """Put bubblewrap before the program."""
         if self.wrapped:
-            path, argv = bubblewrap.command(plan, self._filter(), self.report)
+            path, argv = bubblewrap.command(plan, self._filter(), self.report, self.gate)
             self.command = path, argv, {}
 
     def execute(self, plan: Plan) -> None:
@@ -201,7 +209,7 @@ class Start:
 
     def _filter(self) -> bytes:
         view = self.view or self.wrapped
-        program = FILTERS.get((self.host or view, not view, self.nest and view))
+        program = FILTERS.get((self.host or self.proxied or view, not view, self.nest and view))
         if program is None:
             raise OSError(errno.ENOSYS, f"no system-call filter for {kernel.MACHINE}")
         return program

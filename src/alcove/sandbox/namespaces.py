@@ -8,15 +8,12 @@ is pid 1 of its namespaces and holds every capability inside them and none outsi
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import socket
 import stat
-import struct
 from collections.abc import Callable, Iterable
 
 from alcove import limits
-from alcove.sandbox import kernel, system
+from alcove.sandbox import kernel, outlet, system
 from alcove.sandbox.bubblewrap import NO_NETWORK
 from alcove.sandbox.plan import Kind, Plan
 
@@ -42,8 +39,11 @@ with open("/proc/self/uid_map") as _file:
 
 def flags(kind: Kind) -> int:
     """Return the namespaces that a run gets, as flags for clone."""
+    if kind["rung"] != "userns":
+        # Landlock's rules know ports and no addresses. Only root may have this one without a user namespace.
+        return kernel.CLONE_NEWNET if kind["rung"] == "landlock" and kind["network"] == "proxy" else 0
     shared = kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWIPC
-    return shared | kernel.CLONE_NEWUTS | (kernel.CLONE_NEWNET if kind["network"] == "none" else 0)
+    return shared | kernel.CLONE_NEWUTS | (0 if kind["network"] == "host" else kernel.CLONE_NEWNET)
 
 
 def uids(uid: int | None) -> range:
@@ -95,7 +95,7 @@ def furnish(kind: Kind) -> None:
     kernel.mount("devpts", "/dev/pts", "devpts", _DEVICE, "newinstance,ptmxmode=0666,mode=620")
     kernel.mount("shm", "/dev/shm", "tmpfs", _CLOSED | kernel.MS_NOEXEC, f"mode=1777,size={limits.RUN_SHM_BYTES}")
     kernel.mount("tmp", "/tmp", "tmpfs", _CLOSED, f"mode=1777,size={limits.RUN_TMP_BYTES}")
-    if kind["network"] == "none":
+    if kind["network"] != "host":
         for path, text in NO_NETWORK.items():
             _write(path, text)
 
@@ -103,9 +103,8 @@ def furnish(kind: Kind) -> None:
 def name_host(kind: Kind) -> None:
     """Hide the machine's name, and bring up the loopback of a network of its own."""
     kernel.call("sethostname", b"alcove", 6)
-    if kind["network"] == "none":
-        with socket.socket() as one:
-            fcntl.ioctl(one, 0x8914, struct.pack("16sH14x", b"lo", 0x1))  # SIOCSIFFLAGS, IFF_UP
+    if kind["network"] != "host":
+        outlet.raise_loopback()
 
 
 def grant(plan: Plan) -> None:

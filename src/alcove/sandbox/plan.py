@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from alcove.sandbox.attempts import Errand
 
 Rung = Literal["userns", "bwrap", "landlock", "none"]
-Network = Literal["none", "host"]
+Network = Literal["none", "host", "proxy"]
+"""`proxy` is a network of its own with a proxy of ours as the way out."""
 
 
 class Kind(TypedDict):

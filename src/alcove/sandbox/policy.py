@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
 from alcove import limits
 from alcove.errors import ConfigurationError, InvalidError
+from alcove.rights.hosts import host
+from alcove.rights.model import Network
+from alcove.sandbox import outlet, plan as plans
 from alcove.sandbox.attempts import Errand
 from alcove.sandbox.plan import Plan, Rung
 from alcove.sandbox.system import NEVER, SYSTEM
@@ -28,7 +31,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         write: The run's own trees: workspace, home, run folder.
         share: Further trees that it may write, which are not its own.
         read: Further files and folders that it may read and execute, such as tool chains.
-        network: `host` shares the server's network; `none` gives at most a loopback of its own.
+        network: `host` shares the server's network; `none` gives at most a loopback of its own, and so does a list of
+            hosts (`rights.hosts`), which a proxy there leads to.
         nest: Whether the program may put a sandbox of its own inside: then it may make namespaces and mounts.
         uid: The uid (and gid) leased to the session, when the server is root. Nobody else may have it: whatever
             runs under it is ended with the run.
@@ -44,7 +48,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     write: tuple[str, ...]
     share: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
-    network: Literal["none", "host"] = "none"
+    network: Network = "none"
     nest: bool = False
     uid: int | None = None
     hide: tuple[str, ...] = ()
@@ -110,11 +114,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         alone = rung in {"userns", "bwrap"}
         return Plan(
             rung=rung,
-            network=self.network,
+            network=_network(self.network),
             nest=self.nest,
             uid=self.uid,
             argv=list(self.argv),
-            env=self.env,
+            env=self._environment(),
             cwd=self.cwd,
             write=[*self.write, *self.share],
             read=[path for path in self.read if path not in {*self.write, *self.share}],
@@ -122,6 +126,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
             limits=self._limits(rung),
             errand=errand,
         )
+
+    def _environment(self) -> dict[str, str]:
+        if isinstance(self.network, str):
+            return self.env
+        return {**self.env, **outlet.environment(frozenset(one.name for one in map(host, self.network) if one))}
 
     def _check_grants(self) -> None:
         own = {path: os.path.realpath(path) for path in self.write}
@@ -162,6 +171,12 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         if rung == "userns" or self.uid is not None:
             bounds["NPROC"] = self.processes
         return bounds
+
+
+def _network(network: Network) -> plans.Network:
+    if isinstance(network, str):
+        return "host" if network == "host" else "none"
+    return "proxy"
 
 
 def _within(path: str, folder: str) -> bool:

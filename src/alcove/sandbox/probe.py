@@ -16,11 +16,13 @@ import msgspec
 
 from alcove import limits
 from alcove.errors import AlcoveError, ConfigurationError, LaunchError
+from alcove.rights.model import Network
 from alcove.sandbox import attempts, bubblewrap, processes
 from alcove.sandbox.attempts import Errand, Target
 from alcove.sandbox.berths import Berth, Berths
 from alcove.sandbox.plan import Rung
 from alcove.sandbox.policy import SHARING, Policy
+from alcove.sandbox.proxy import Proxy, start_with_proxy
 from alcove.sandbox.spawner import Process, Spawner
 from alcove.sandbox.vector import GUARANTEES, RungReport, Vector
 
@@ -51,6 +53,7 @@ for name, text in {texts!r}.items():
     exec(compile(text, name, "exec"), module.__dict__)
 module.run(json.load(sys.stdin))
 """
+_NOWHERE: Final = ("alcove.invalid:443",)
 _LIMITED: Final = {"limits", "quota"}  # what no rung changes
 _ANSWER: Final = msgspec.json.Decoder(dict[str, tuple[str, ...]])
 _TARGET: Final = msgspec.json.Decoder(Target)
@@ -145,7 +148,10 @@ async def _try(spawner: Spawner, rung: Rung, target: Target, berths: Berths) -> 
     if isinstance(found, AlcoveError):
         remedy = found.remedy or _REMEDIES[rung]
         return RungReport(rung=rung, available=False, vector=Vector(), holes={}, failure=found.message, remedy=remedy)
+    found["hosts"] = await _leave(spawner, rung, target, berths, nest=False)
     nested = await _attack(spawner, rung, target, berths, nest=True)
+    if not isinstance(nested, AlcoveError):
+        nested["hosts"] = await _leave(spawner, rung, target, berths, nest=True)
     return RungReport(
         rung=rung,
         available=True,
@@ -157,15 +163,23 @@ async def _try(spawner: Spawner, rung: Rung, target: Target, berths: Berths) -> 
     )
 
 
+async def _leave(spawner: Spawner, rung: Rung, target: Target, berths: Berths, *, nest: bool) -> tuple[str, ...]:
+    """Return how a run with a list of hosts, none of which is the target, got to that all the same."""
+    # Nothing holds anybody on `none`, where there is no network of its own to put a proxy into.
+    network = "none" if rung == "none" else _NOWHERE
+    found = await _attack(spawner, rung, target, berths, nest=nest, network=network)
+    return (f"start ({found.message})",) if isinstance(found, AlcoveError) else found["network"]
+
+
 async def _attack(
-    spawner: Spawner, rung: Rung, target: Target, berths: Berths, *, nest: bool
+    spawner: Spawner, rung: Rung, target: Target, berths: Berths, *, nest: bool, network: Network = "none"
 ) -> dict[str, tuple[str, ...]] | AlcoveError:
     """Return by guarantee which attempts succeeded, or why nothing could be tried."""
     with berths.borrow() as berth:
         errand = Errand(folder=berth.folder, token="", target=target)
         complaint = ""
         try:
-            process = await _start(spawner, rung, berth, errand, nest=nest)
+            process = await _start(spawner, rung, berth, errand, nest=nest, network=network)
             answer, complaint = await _answer(process)
             await process.wait()
             return _ANSWER.decode(answer)
@@ -179,7 +193,9 @@ def _vector(holes: dict[str, tuple[str, ...]]) -> Vector:
     return Vector(**{name: name in holes and not holes[name] for name in GUARANTEES})
 
 
-async def _start(spawner: Spawner, rung: Rung, berth: Berth, errand: Errand, *, nest: bool = False) -> Process:
+async def _start(
+    spawner: Spawner, rung: Rung, berth: Berth, errand: Errand, *, nest: bool = False, network: Network = "none"
+) -> Process:
     python, read = interpreter(berth.uid) if rung == "bwrap" else ("", ())
     policy = Policy(
         argv=(python, "-I", "-S", "-c", program()) if python else ("probe",),
@@ -187,15 +203,23 @@ async def _start(spawner: Spawner, rung: Rung, berth: Berth, errand: Errand, *, 
         cwd=berth.folder,
         write=(berth.folder,),
         read=read,
+        network=network,
         nest=nest,
         uid=berth.uid,
         processes=attempts.PROCESSES if errand["target"] else limits.RUN_PROCESSES,
     )
     policy.check_nest(rung)
     policy.check_reach(rung)
-    if python:  # another program stands between the launcher and the probe, which therefore has to be one itself
-        return await spawner.start(policy.plan(rung), msgspec.json.encode(errand))
-    return await spawner.start(policy.plan(rung, errand=errand), b"")
+    # With python another program stands between the launcher and the probe, which therefore has to be one itself.
+    plan = policy.plan(rung) if python else policy.plan(rung, errand=errand)
+    stdin = msgspec.json.encode(errand) if python else b""
+    if isinstance(network, str):
+        return await spawner.start(plan, stdin)
+    return await start_with_proxy(spawner, plan, stdin, Proxy(network, _look_nothing_up))
+
+
+async def _look_nothing_up(name: str, port: int) -> list[str]:
+    raise OSError(f"{name}:{port} is not looked up")
 
 
 def program() -> str:

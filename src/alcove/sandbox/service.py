@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal, Self, final
 
 from alcove import ids
 from alcove.errors import ConfigurationError, GuaranteeError
+from alcove.rights.model import Network
 from alcove.sandbox import probe
 from alcove.sandbox.berths import Berths
 from alcove.sandbox.plan import Rung
 from alcove.sandbox.policy import SHARING, Policy
+from alcove.sandbox.proxy import Proxy, Refused, start_with_proxy
+from alcove.sandbox.resolving import Resolve, Resolver
 from alcove.sandbox.spawner import Process, Spawner
 from alcove.sandbox.vector import DEFAULT_MINIMUM, GUARANTEES, RungReport, Vector
 from alcove.workspaces import uids as numbers
@@ -30,6 +33,7 @@ class Sandbox:
         vector: What that guarantees here, as probed.
         uids: Whether runs need a leased uid, because the server is root.
         minimum: The guarantees without which no run starts.
+        resolve: Looks up the names that runs with a list of hosts ask their proxies for.
     """
 
     def __init__(
@@ -50,6 +54,8 @@ class Sandbox:
         self.vector: Vector = self._report.vector
         self.uids = uids
         self.minimum = minimum
+        self._resolver = Resolver()
+        self.resolve: Resolve = self._resolver
 
     @classmethod
     async def open(
@@ -118,8 +124,12 @@ class Sandbox:
         """Return what is guaranteed for a program; `nest` is as in `Policy`."""
         return self._report.nested if nest and self.rung != "none" else self.vector
 
-    def require(self, *, nest: bool = False) -> None:
-        """Refuse to run anything below the minimum; `nest` is as in `Policy`.
+    def require(self, *, nest: bool = False, network: Network = "none") -> None:
+        """Refuse to run anything below the minimum, or with a list of hosts that nothing here holds it to.
+
+        Args:
+            nest: As in `Policy`.
+            network: As in `Policy`.
 
         Raises:
             GuaranteeError: `details["missing"]` names the missing guarantees, comma-separated.
@@ -137,6 +147,13 @@ class Sandbox:
                 f"the rung {self.rung} does not guarantee here that {said}",
                 remedy=f"{self._report.remedy}; or lower the minimum by name ({', '.join(missing)})",
                 missing=", ".join(missing),
+            )
+        if not isinstance(network, str) and not self.holds(nest=nest).hosts:
+            raise GuaranteeError(
+                f"the rung {self.rung} does not guarantee here that {GUARANTEES['hosts']}",
+                field="network",
+                remedy=f"{self._report.remedy or 'use another rung'}; or give that run no network, or the host's",
+                missing="hosts",
             )
 
     @contextmanager
@@ -158,15 +175,18 @@ class Sandbox:
         """Whether the folders of sessions have to be guarded (`workspaces.ensure`), because all runs can see them."""
         return self.rung in SHARING
 
-    async def spawn(self, policy: Policy, *, stdin: bytes = b"") -> Process:
+    async def spawn(
+        self, policy: Policy, *, stdin: bytes = b"", refused: Callable[[Refused], None] | None = None
+    ) -> Process:
         """Start a program, confined.
 
         Args:
             policy: What it may touch.
             stdin: What it reads from its standard input, until end of file.
+            refused: Is told of each destination that its proxy refused it, the first time.
 
         Raises:
-            GuaranteeError: The rung is below the minimum.
+            GuaranteeError: The rung is below the minimum, or holds no program to a list of hosts.
             ConfigurationError: A grant would show what is hidden, a tree cannot be reached, or the uid is missing.
             InvalidError: An argument or variable cannot be given to a program.
             AgentUnavailableError: There is no such program in the sandbox, or it cannot be executed.
@@ -175,7 +195,7 @@ class Sandbox:
         """
         if policy.nest:
             policy.check_nest(self.rung)
-        self.require(nest=policy.nest)
+        self.require(nest=policy.nest, network=policy.network)
         policy.check()
         if self.uids != (policy.uid is not None) and self.rung != "none":
             raise ConfigurationError(
@@ -183,11 +203,15 @@ class Sandbox:
                 field="uid",
             )
         policy.check_reach(self.rung)
-        return await self._spawner.start(policy.plan(self.rung), stdin)
+        if isinstance(policy.network, str):
+            return await self._spawner.start(policy.plan(self.rung), stdin)
+        proxy = Proxy(policy.network, self.resolve, refused)
+        return await start_with_proxy(self._spawner, policy.plan(self.rung), stdin, proxy)
 
     async def close(self) -> None:
         """End every tree that is left, and the warm spawner."""
         await self._spawner.close()
+        self._resolver.close()
 
 
 def _usable(reports: tuple[RungReport, ...], rung: str, minimum: frozenset[str]) -> bool:

@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Final, Literal, final
 
 import msgspec
@@ -105,6 +105,10 @@ class Process:
                 self._spawner.tell({word: self._order})
                 await asyncio.wait([self._ended], timeout=patience_s)
 
+    def on_end(self, callback: Callable[[], None]) -> None:
+        """Call back when nothing is left of the tree, or soon when that is so already."""
+        self._ended.add_done_callback(lambda _: callback())
+
     def close(self) -> None:
         """Close the pipes; a program that still writes gets SIGPIPE."""
         while self._pipes:
@@ -183,8 +187,13 @@ class Spawner:
         """The process id of the spawner, if it runs."""
         return self._process.pid if self._process else None
 
-    async def start(self, plan: Plan, stdin: bytes) -> Process:
+    async def start(self, plan: Plan, stdin: bytes, *, door: int | None = None) -> Process:
         """Start a program.
+
+        Args:
+            plan: What it may touch.
+            stdin: What it reads.
+            door: A Unix socket through which a proxied run hands out its listening one, before it has started.
 
         Raises:
             AgentUnavailableError: There is no such program in the sandbox, or it cannot be executed.
@@ -206,7 +215,7 @@ class Spawner:
             process = Process(order["id"], self, mine[0], mine[1])
             mine.clear()
             self._runs[order["id"]] = process
-            self.tell(order, theirs)
+            self.tell(order, theirs if door is None else [*theirs, door])
         finally:
             for one in (*mine, *theirs):
                 os.close(one)

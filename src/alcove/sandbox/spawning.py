@@ -4,8 +4,9 @@ Standard library only. It is executed by the server with an empty environment an
 it never holds what a run is given, only which processes are running. When the server ends, however, the spawner ends,
 and by their parent-death signals so do all trees.
 
-Messages are JSON, one per datagram. To it: an `Order` with four descriptors (plan, stdin, stdout, stderr), and
-`{WORD: id}`: `ask` sends the program SIGTERM, `kill` has the supervisor end the tree, `force` kills the supervisor.
+Messages are JSON, one per datagram. To it: an `Order` with four descriptors (plan, stdin, stdout, stderr), and for a
+proxied run a fifth (a Unix socket through which the listening one is handed out); and `{WORD: id}`: `ask` sends the
+program SIGTERM, `kill` has the supervisor end the tree, `force` kills the supervisor.
 From it: `{"ready": pid}`, and for each order either `{"id", "failed": Failure}`, or `{"id", "started": pid,
 "start_time"}` and later `{"id", "ended": exit code or None}`, or `{"id", "void": Failure}` when it turned out that
 the program was never reached.
@@ -82,7 +83,7 @@ class _Spawner:
 
     def _obey(self) -> bool:
         try:
-            text, descriptors, _, _ = socket.recv_fds(self._control, _MESSAGE_BYTES, 4)
+            text, descriptors, _, _ = socket.recv_fds(self._control, _MESSAGE_BYTES, 5)
         except ConnectionResetError:
             return False
         if not text:
@@ -133,7 +134,7 @@ class _Spawner:
         channel, other = socket.socketpair()
         try:
             os.set_blocking(report, False)
-            pid = kernel.clone(namespaces.flags(kind) if rung == "userns" else 0)
+            pid = kernel.clone(namespaces.flags(kind))
             if not pid:
                 supervisor.supervise(kind, other, theirs)
             try:

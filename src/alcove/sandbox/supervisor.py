@@ -17,7 +17,7 @@ import signal
 import socket
 from typing import NoReturn
 
-from alcove.sandbox import bubblewrap, kernel, launcher, namespaces, processes
+from alcove.sandbox import bubblewrap, kernel, launcher, namespaces, outlet, processes
 from alcove.sandbox.plan import Kind, keep_only, read_plan
 
 _SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1)
@@ -29,7 +29,7 @@ def supervise(kind: Kind, channel: socket.socket, report: int) -> NoReturn:
     Args:
         kind: What kind of run it will be.
         channel: One byte comes when the id maps are in place, then another with the descriptors of plan, standard
-            input, output and error. It ends when the spawner does.
+            input, output and error, and for a proxied run of a Unix socket. It ends when the spawner does.
         report: Where lines are written: `step NAME`, `failed ERRNO DETAIL`, `started`, `exit CODE`.
     """
     try:
@@ -50,6 +50,8 @@ def supervise(kind: Kind, channel: socket.socket, report: int) -> NoReturn:
 def _prepare(kind: Kind, report: int) -> None:
     if kind["rung"] != "userns":
         kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+        if namespaces.flags(kind):
+            outlet.raise_loopback()
         return
     os.write(report, b"step view\n")
     namespaces.furnish(kind)
@@ -67,22 +69,31 @@ def _serve(kind: Kind, channel: socket.socket, report: int) -> None:
         launcher.launch(kind, theirs, told)
     theirs.close()
     os.close(told)
-    _, descriptors, _, _ = socket.recv_fds(channel, 1, 4)
-    if len(descriptors) != 4:
+    proxied = kind["network"] == "proxy"
+    _, descriptors, _, _ = socket.recv_fds(channel, 1, 5)
+    if len(descriptors) != 4 + proxied:
         return
+    wrapped = kind["rung"] == "bwrap"
+    gate = _hand_out(descriptors, report, wrapped=wrapped) if proxied else ()
     if alone:
         os.write(report, b"step view\n")
         namespaces.grant(read_plan(descriptors[0]))
     with contextlib.suppress(BrokenPipeError):  # it ended already, and its account says why
         socket.send_fds(orders, [b"."], descriptors)
     uid = None if alone else read_plan(descriptors[0])["uid"]
-    keep_only(account, report)  # not even the program's output: that has to end when the program closes it
-    _drop(alone=alone)
-    wrapped = kind["rung"] == "bwrap"
+    # Not even the program's output: that has to end when the program closes it.
+    keep_only(account, report, *gate)
+    if not gate:
+        _drop(alone=alone)
     said = _hear(account, wrapped=wrapped)
     began = bubblewrap.child(said) if wrapped else program if said.endswith(b"step program\n") else None
-    told = said.partition(b"{")[0] if wrapped else said
-    os.write(report, told + b"started\n" if began else told)
+    os.write(report, said.partition(b"{")[0] if wrapped else said)
+    if gate:
+        _open(gate, began, report, uid)
+        keep_only(account, report)
+        _drop(alone=alone)
+    if began:
+        os.write(report, b"started\n")
     status = _attend(program, began or program)
     if not alone:
         processes.end_descendants(uid=uid)
@@ -96,6 +107,37 @@ def _serve(kind: Kind, channel: socket.socket, report: int) -> None:
             os.write(report, b"step bubblewrap\nfailed 0 it did not get to the program; see its standard error\n")
         code = code if ended is None else ended
     os.write(report, f"exit {code}\n".encode())
+
+
+def _hand_out(descriptors: list[int], report: int, *, wrapped: bool) -> tuple[int, ...]:
+    """Make the way out of this process's network and hand it out by the last of the descriptors, which is taken off.
+
+    A network that bubblewrap has yet to make needs a gate before the program instead: the end to be read takes the
+    last place, and that descriptor is returned with the end that opens the gate.
+    """
+    door = descriptors.pop()
+    if wrapped:
+        closed, gate = os.pipe()
+        descriptors.append(closed)
+        return door, gate
+    os.write(report, b"step proxy\n")
+    outlet.hand_out(door)
+    os.close(door)
+    return ()
+
+
+def _open(gate: tuple[int, ...], began: int | None, report: int, uid: int | None) -> None:
+    """Make the way out of bubblewrap's network, then let the program begin; never the one without the other."""
+    if began is None:
+        return
+    door, gate_end = gate
+    os.write(report, b"step proxy\n")
+    try:
+        outlet.hand_out_of(began, door)
+    except OSError:
+        processes.end_descendants(uid=uid)
+        raise
+    os.write(gate_end, b".")
 
 
 def _hear(account: int, *, wrapped: bool) -> bytes:

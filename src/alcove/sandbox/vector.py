@@ -6,7 +6,9 @@ from typing import Final, Literal
 
 import msgspec
 
-Guarantee = Literal["file_read", "file_write", "metadata", "processes", "signals", "network", "ipc", "limits", "quota"]
+Guarantee = Literal[
+    "file_read", "file_write", "metadata", "processes", "signals", "network", "hosts", "ipc", "limits", "quota"
+]
 
 GUARANTEES: Final[dict[str, str]] = {
     "file_read": "another session's files cannot be read or listed",
@@ -15,6 +17,7 @@ GUARANTEES: Final[dict[str, str]] = {
     "processes": "memory, environment and files of other processes cannot be read, nor can those processes be limited",
     "signals": "processes of other sessions and of the server cannot be signalled",
     "network": "a run without network reaches no network, not even this machine's",
+    "hosts": "a run with a list of hosts reaches nothing but those, through its proxy",
     "ipc": "sockets and shared memory of other sessions cannot be reached",
     "limits": "a run cannot take more memory and processes than it was given",
     "quota": "a run cannot fill the disk of the others",
@@ -32,6 +35,7 @@ class Vector(msgspec.Struct, frozen=True, kw_only=True):
     processes: bool = False
     signals: bool = False
     network: bool = False
+    hosts: bool = False
     ipc: bool = False
     limits: bool = False
     quota: bool = False

@@ -20,6 +20,7 @@ import uvloop
 from alcove import hub as installation, limits
 from alcove.errors import AgentNotFoundError, AlcoveError, ConfigurationError
 from alcove.hub import Alcove
+from alcove.rights.rules import reaches_loopback
 from alcove.server.app import App
 from alcove.server.auth import PortGate
 from alcove.server.call import Site
@@ -119,17 +120,18 @@ def check_reach(hub: Alcove) -> None:
     """
     commands = [agent for agent in hub.agents.describe() if agent.kind == "command"]
     open_rung = hub.settings.rung == "none"
-    reaching = [agent.name for agent in commands if open_rung or agent.network == "host"]
+    port = hub.settings.port
+    reaching = [agent.name for agent in commands if open_rung or reaches_loopback(agent.network, port)]
     if hub.settings.trust_host_agents:
         if reaching:
             _log.warning("these agents could call this server as its administrator", extra={"agents": reaching})
         return
     if reaching:
-        name, what = reaching[0], "rung none" if open_rung else "network = host"
+        name, what = reaching[0], "rung none" if open_rung else "network"
         raise ConfigurationError(
             f"agent {name!r} could call this server as its administrator ({what})",
             field="sandbox.rung" if open_rung else f"agents.{name}.network",
-            remedy=("use another rung" if open_rung else 'set network = "none" for that agent')
+            remedy=("use another rung" if open_rung else 'set network = "none" for that agent, or list what it needs')
             + ", or make a key (alcove key create --role admin), without which nobody is the administrator then, "
             "or allow it with ALCOVE_TRUST_HOST_AGENTS=true",
         )

@@ -18,7 +18,7 @@ class AgentView(msgspec.Struct, frozen=True, kw_only=True):
         kind: `command` or `function`.
         description: One sentence.
         program: What would be run, empty for a function.
-        network: What it may reach: `none` or `host`.
+        network: What it may reach: `none`, `host`, or a list of hosts.
         available: Whether a run could start; the program itself was not run.
         reason: Why not.
         default: Whether it answers when nobody is named.
@@ -28,7 +28,7 @@ class AgentView(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     description: str
     program: str
-    network: str
+    network: str | tuple[str, ...]
     available: bool
     reason: str
     default: bool
