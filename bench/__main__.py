@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import files, grants, starts, sweeps, workloads
+from bench import files, grants, proxy, starts, sweeps, workloads
 from bench.stores import STORES
 
 PLAN: dict[str, tuple[str, ...]] = {
@@ -42,6 +42,7 @@ STARTS = {
     "files": ("files", files.files),
     "grants": ("grants", grants.grants),
     "sandbox": ("sandbox", starts.sandbox),
+    "proxy": ("proxy", proxy.proxy),
     "sweep": ("janitor", sweeps.both),
 }
 ROWS = (*PLAN, *STARTS)
@@ -105,6 +106,8 @@ TARGETS = (
     Target("50 confined starts at once by userns, a second", "sandbox", "userns_per_s", "sandbox", "", at_least=300),
     Target("confined start by bwrap over plain bwrap", "sandbox", "bwrap_ratio", "sandbox", "", at_most=1.3),
     Target("confined start by landlock over unconfined, ms", "sandbox", "landlock_ms", "sandbox", "", at_most=2),
+    Target("a request through a run's proxy over one without, ms", "proxy", "tunnel_ms", "proxy", "", at_most=2),
+    Target("MB/s through a run's proxy", "proxy", "mb_per_s", "proxy", "", at_least=200),
     Target("a file read by path, over open and read", "files", "read_ratio", "files", "", at_most=2),
     Target("listing 10,000 files, ms", "files", "listing_ms", "files", "", at_most=60),
     Target("sweep of 100,000 sessions with folders, a second", "sweep", "per_s", "janitor", "", at_least=2000),
