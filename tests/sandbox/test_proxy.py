@@ -9,12 +9,14 @@ import os
 import socket
 import ssl
 import struct
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import pytest
 
 from alcove import limits
 from alcove.sandbox.proxy import Proxy, Refused
+from alcove.sandbox.resolving import Resolver
 from sandbox.conftest import until
 from sandbox.test_heads import greeting, in_records
 
@@ -329,4 +331,54 @@ async def test_a_client_that_leaves_while_its_host_is_looked_up_leaves_nothing(w
     await began.wait()
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
+    await until(lambda: not way.proxy.connections)
+    assert not cancelled.is_set(), "a thread goes on, so its place is not given to the next"
+    way.proxy.close()
     await asyncio.wait_for(cancelled.wait(), 10)
+
+
+async def test_a_run_whose_names_are_slow_has_so_many_looked_up_at_once(
+    way: Way, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "PROXY_CONNECT_S", 0.05)
+    asked: list[str] = []
+    end = asyncio.Event()
+
+    async def hang(name: str, port: int) -> list[str]:
+        asked.append(name)
+        await end.wait()
+        return ["127.0.0.1"]
+
+    way.proxy._resolve = hang
+    request = f"CONNECT site.test:{host.port} HTTP/1.1\r\n\r\n".encode()
+    for _ in range(limits.PROXY_LOOKUPS_OF_RUN + 2):
+        assert (await way.ask(request)).startswith(b"HTTP/1.1 504 ")
+    assert len(asked) == limits.PROXY_LOOKUPS_OF_RUN
+    end.set()
+
+
+async def test_names_are_looked_up_as_this_machine_does() -> None:
+    look_up = Resolver()
+    assert "127.0.0.1" in await look_up("localhost", 80)
+    with pytest.raises(OSError, match="label"):
+        await look_up("x..y", 80)
+
+
+async def test_a_look_up_that_nobody_waits_for_keeps_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "PROXY_LOOKUPS", 1)
+    go = threading.Event()
+
+    def get(*_: object, **__: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+        go.wait(20)
+        return [(2, 1, 6, "", ("192.0.2.1", 80))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", get)
+    look_up = Resolver()
+    first = asyncio.create_task(look_up("one.test", 80))
+    second = asyncio.create_task(look_up("two.test", 80))
+    await until(lambda: [one for one in threading.enumerate() if one.name == "alcove-name"])
+    first.cancel()
+    await asyncio.wait({first})
+    assert len([one for one in threading.enumerate() if one.name == "alcove-name"]) == 1
+    go.set()
+    assert await second == ["192.0.2.1"]

@@ -85,4 +85,7 @@ def receive(door: socket.socket) -> socket.socket | None:
         _, descriptors, _, _ = socket.recv_fds(door, 1, 1)
     except BlockingIOError:
         return None
-    return socket.socket(fileno=descriptors[0]) if descriptors else None
+    if not descriptors:
+        return None
+    os.set_inheritable(descriptors[0], False)
+    return socket.socket(fileno=descriptors[0])

@@ -80,6 +80,7 @@ class Proxy:
         self._resolve = resolve
         self._refused = refused
         self._told: set[tuple[str, str]] = set()
+        self._look_ups: set[asyncio.Task[Sequence[str]]] = set()
         self._looking = asyncio.Semaphore(limits.PROXY_LOOKUPS_OF_RUN)
         self._server: asyncio.Server | None = None
 
@@ -95,6 +96,8 @@ class Proxy:
             self._server.close()
         for one in list(self.connections):
             one.abort()
+        for look_up in self._look_ups:
+            look_up.cancel()
 
     def tell(self, refusal: RefusalError) -> None:
         """Note a refusal; what is asked for again and again is told once."""
@@ -135,12 +138,18 @@ class Proxy:
     async def _addresses(self, asked: Host) -> list[str]:
         if asked.address is not None:
             return destinations.checked(self.listed, asked, [str(asked.address)])
+        look_up = asyncio.create_task(self._look_up(asked))
+        self._look_ups.add(look_up)
+        look_up.add_done_callback(self._look_ups.discard)
+        # One that nobody waits for any more goes on in its place, or a run could have as many as it likes.
+        return destinations.checked(self.listed, asked, await asyncio.shield(look_up))
+
+    async def _look_up(self, asked: Host) -> Sequence[str]:
         async with self._looking:
             try:
-                found = await self._resolve(asked.name, cast("int", asked.port))
-            except (OSError, UnicodeError):
-                raise RefusalError(502, "unresolved", f"{asked.name} leads to no address", str(asked)) from None
-        return destinations.checked(self.listed, asked, found)
+                return await self._resolve(asked.name, cast("int", asked.port))
+            except OSError:
+                return ()
 
 
 class _Client(Side):

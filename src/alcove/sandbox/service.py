@@ -54,8 +54,7 @@ class Sandbox:
         self.vector: Vector = self._report.vector
         self.uids = uids
         self.minimum = minimum
-        self._resolver = Resolver()
-        self.resolve: Resolve = self._resolver
+        self.resolve: Resolve = Resolver()
 
     @classmethod
     async def open(
@@ -211,7 +210,6 @@ class Sandbox:
     async def close(self) -> None:
         """End every tree that is left, and the warm spawner."""
         await self._spawner.close()
-        self._resolver.close()
 
 
 def _usable(reports: tuple[RungReport, ...], rung: str, minimum: frozenset[str]) -> bool:
