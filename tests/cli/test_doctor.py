@@ -80,6 +80,21 @@ def test_an_agent_that_cannot_run_is_shown_and_a_problem_only_by_default(
     assert "there is no agent 'nobody'" in run("doctor", exit_code=1).stderr
 
 
+def test_what_an_agent_may_reach_is_shown_and_a_list_that_nothing_holds_makes_it_unavailable(
+    run: Run, place: Path
+) -> None:
+    listed = '[agents.listed]\ncommand = ["cat"]\nnetwork = ["X.org:443", "*.y.org"]\n'
+    (place / "alcove.toml").write_text(listed + '[agents.open]\ncommand = ["cat"]\nnetwork = "host"\n')
+    shown = run("doctor").stdout
+    assert "/cat (network: the hosts *.y.org x.org:443)\n" in shown
+    assert "/cat (network: the host's)\n" in shown
+    agents = {one["name"]: one["network"] for one in loaded(run("doctor", "--json"))["agents"]}
+    assert agents == {"listed": ["*.y.org", "x.org:443"], "open": "host", "shell": "none"}
+    (place / "alcove.toml").write_text(listed + '[sandbox]\nrung = "none"\n')
+    shown = run("doctor").stdout
+    assert "agents\tlisted\tunavailable: the rung none does not guarantee here that a run with a list of hosts" in shown
+
+
 def test_secrets_are_shown_by_name_and_source_and_never_by_value(
     run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

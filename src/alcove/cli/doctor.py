@@ -117,7 +117,7 @@ class Examination:
         if self._histories:
             self._histories.write()
         output.write_facts({name: str(value) for name, value in self._server.items()}, kind="server")
-        agents = {one.name: one.program if one.available else f"unavailable: {one.reason}" for one in self._agents}
+        agents = {one.name: _reaching(one) if one.available else f"unavailable: {one.reason}" for one in self._agents}
         output.write_facts(agents, kind="agents")
         output.write_facts({one.name: _told(one) for one in self._secrets}, kind="secrets")
         for problem in self.problems:
@@ -235,6 +235,13 @@ def _nearest(path: Path) -> Path:
 
 def _writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK | os.X_OK)
+
+
+def _reaching(agent: AgentInfo) -> str:
+    """Return an agent's program, and what it may reach when that is anything."""
+    listed = isinstance(agent.network, tuple)
+    network = f"the hosts {' '.join(agent.network)}" if listed else f"the {agent.network}'s"
+    return agent.program if agent.network == "none" else f"{agent.program} (network: {network})"
 
 
 def _told(secret: SecretInfo) -> str:

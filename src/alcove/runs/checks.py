@@ -35,7 +35,7 @@ async def check(
     if not isinstance(agent, CommandAgent) or not info.available:
         return info
     try:
-        sandbox.require()
+        sandbox.require(network=agent.network)
         invocation = agent.check_invocation()
         if invocation is None:
             return info
