@@ -117,7 +117,7 @@ class Alcove:
             places=_places(settings) if workspaces else {},
             steady=clock.monotonic if clock else awake_s,
         )
-        self.archive = Archive(database, sessions=self.sessions, messages=self.messages, workspaces=workspaces)
+        self.archive = Archive(database, self.sessions, self.messages, self.objects, workspaces)
 
     async def _forget(self, session_id: str) -> None:
         """Remove what is kept of a session besides its rows and folder."""

@@ -115,7 +115,9 @@ REMOVE_PASSES: Final = 20  # a removed tree that fills again this often has a li
 
 # Imports.
 IMPORT_FILE_BYTES: Final = 256 * MIB  # one session file of another program, read whole; its history is ours in pieces
-ARCHIVE_SESSIONS: Final = 30_000  # sessions in one archive: three members each have to stay below ARCHIVE_NAMES
+ARCHIVE_SESSIONS: Final = 30_000  # sessions in one archive: what is known of each is in memory
+ARCHIVE_MEMBERS: Final = 300_000  # members of one archive: where each large part lies is in memory, 200 bytes each
+ARCHIVE_MESSAGE_BYTES: Final = 4 * MESSAGE_OBJECT_BYTES  # one message with its objects, as often as it shows each
 ARCHIVE_LINE_BYTES: Final = 16 * MIB  # one message as JSON; what is a control character takes six bytes
 
 # Runs.

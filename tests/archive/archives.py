@@ -9,6 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from alcove.hub import Alcove
+
 Members = list[tuple[tarfile.TarInfo, bytes]]
 
 
@@ -59,3 +63,31 @@ def tar_gz(*entries: tuple[str, bytes, str]) -> bytes:
                 info.linkname = content
                 tar.addfile(info)
     return out.getvalue()
+
+
+class _Killed(BaseException):
+    pass
+
+
+def kill_at(hub: Alcove, step: int, patch: pytest.MonkeyPatch) -> Callable[[], bool]:
+    """Let the process end before a write of the import, as far as what it would still do is concerned."""
+    write = hub.database.write
+    count = 0
+
+    async def dying(*args: Any, **kwargs: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count >= step:
+            raise _Killed
+        return await write(*args, **kwargs)
+
+    patch.setattr(hub.database, "write", dying)
+    return lambda: count >= step
+
+
+async def attempt(hub: Alcove, archive: Path) -> None:
+    """Import an archive, or be killed."""
+    try:
+        await hub.archive.import_archive(archive)
+    except _Killed:
+        return

@@ -22,7 +22,7 @@ from alcove.hub import Alcove
 from alcove.messages.model import Draft
 from alcove.sessions.model import Changes
 from alcove.testing.clock import FrozenClock
-from archive.archives import Members, added, changed, members, save, tar_gz
+from archive.archives import Members, added, attempt, changed, kill_at, members, save, tar_gz
 
 DIALOG = {
     "name": "photo",
@@ -241,8 +241,8 @@ async def test_an_import_that_was_killed_goes_on_when_it_is_repeated(
         clock = FrozenClock(SystemClock().now())
         async with opened(tmp_path, f"base{step}", clock=clock) as hub:
             with pytest.MonkeyPatch.context() as patch:
-                killed = _kill_at(hub, step, patch)
-                await _attempt(hub, archive)
+                killed = kill_at(hub, step, patch)
+                await attempt(hub, archive)
                 patch.undo()
             if not killed():
                 assert step > 8
@@ -253,33 +253,6 @@ async def test_an_import_that_was_killed_goes_on_when_it_is_repeated(
             assert await told(hub) == whole
 
 
-class _Killed(BaseException):
-    pass
-
-
-def _kill_at(hub: Alcove, step: int, patch: pytest.MonkeyPatch) -> Callable[[], bool]:
-    """Let the process end before a write of the import, as far as what it would still do is concerned."""
-    write = hub.database.write
-    count = 0
-
-    async def dying(*args: Any, **kwargs: Any) -> Any:
-        nonlocal count
-        count += 1
-        if count >= step:
-            raise _Killed
-        return await write(*args, **kwargs)
-
-    patch.setattr(hub.database, "write", dying)
-    return lambda: count >= step
-
-
-async def _attempt(hub: Alcove, archive: Path) -> None:
-    try:
-        await hub.archive.import_archive(archive)
-    except _Killed:
-        return
-
-
 def _lines(name: str, change: Callable[[list[dict[str, Any]]], object]) -> Callable[[Members], Members]:
     return lambda found: changed(found, name, change)
 
@@ -287,7 +260,7 @@ def _lines(name: str, change: Callable[[list[dict[str, Any]]], object]) -> Calla
 BROKEN: dict[str, tuple[Callable[[Members], Members], str]] = {
     "no manifest": (lambda found: found[1:], "no archive of Alcove"),
     "another format": (_lines("alcove.json", lambda lines: lines[0].update(format="zip")), "format 'zip'"),
-    "a later version": (_lines("alcove.json", lambda lines: lines[0].update(version=2)), "version 2"),
+    "a later version": (_lines("alcove.json", lambda lines: lines[0].update(version=3)), "version 3"),
     "no sessions": (lambda found: [found[0], *found[2:]], "sessions.jsonl is missing"),
     "no end": (lambda found: found[:-1], "no end"),
     "no history": (lambda found: [one for one in found if one[0].name != "history/kid.jsonl"], "kid is missing"),

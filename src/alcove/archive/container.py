@@ -46,13 +46,18 @@ class Members:
         file.seek(0)
         self._file = file
         self._source = Source()
-        self._headers = Headers(self._source)
+        self._headers = Headers(self._source, limits.ARCHIVE_MEMBERS)
         self._left_bytes = self._padding = 0
 
     @property
     def read_bytes(self) -> int:
         """How much of the file has been read."""
         return self._file.tell()
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Where what is left of the content of this member lies in the file, and how many bytes it is."""
+        return self._file.tell() - self._source.waiting_bytes, self._left_bytes
 
     def next(self) -> str | None:
         """Return the name of the next member; None at the end.

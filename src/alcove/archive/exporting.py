@@ -11,12 +11,17 @@ from typing import IO, TYPE_CHECKING
 
 from alcove import __version__, ids, limits
 from alcove.archive import dialogs, lines, queries
+from alcove.archive.messages import message_line
 from alcove.archive.model import Exported
 from alcove.archive.writing import written
 from alcove.clock import seconds
 from alcove.database.op import Database
 from alcove.errors import FileMissingError, SessionNotFoundError, TooLargeError
+from alcove.messages import content as contents
+from alcove.messages.model import Message
 from alcove.messages.service import Messages
+from alcove.objects.service import Objects
+from alcove.runs import grant_queries
 from alcove.sessions.model import Session
 from alcove.sessions.service import Sessions
 from alcove.workspaces.service import Workspaces
@@ -34,16 +39,26 @@ class Exporting:
         database: Where the rows are.
         sessions: Says which there are.
         messages: Their histories.
+        objects: Large parts of messages.
         workspaces: Their files; None for a hub without.
         tenant: Whose sessions: those of others do not exist.
     """
 
     def __init__(
-        self, database: Database, sessions: Sessions, messages: Messages, workspaces: Workspaces | None, tenant: str
+        self,
+        database: Database,
+        sessions: Sessions,
+        messages: Messages,
+        objects: Objects,
+        workspaces: Workspaces | None,
+        tenant: str,
     ) -> None:
         self._database = database
         self._sessions = sessions
         self._messages = messages
+        self._objects = objects
+        self._written: set[bytes] = set()  # objects, by their hashes
+        self._members = 0
         self._workspaces = workspaces
         self._tenant = tenant
         self._exported = Exported()
@@ -73,7 +88,11 @@ class Exporting:
             made_by=f"alcove {__version__}",
         )
         await self._add(tar, lines.MANIFEST, lines.encode(manifest))
-        await self._add(tar, lines.SESSIONS, lines.encode(*map(lines.session_line, found)))
+        with tempfile.SpooledTemporaryFile(_SPOOL, dir=str(folder)) as spool:
+            for one in found:
+                ceiling = await self._database.read(grant_queries.ceiling, one.id)
+                spool.write(lines.encode(lines.session_line(one, ceiling)))
+            await self._add(tar, lines.SESSIONS, spool)
         definitions = await self._definitions(tar, found)
         for done, session in enumerate(found):
             progress(done, len(found))
@@ -134,13 +153,27 @@ class Exporting:
             cleared = await self._database.read(queries.cleared, session.id)
             after = 0
             while after < session.last_seq:
-                page = await self._messages.page(session.id, after=after, limit=limits.MESSAGE_PAGE, hidden=True)
+                page = await self._messages.page(
+                    session.id, after=after, limit=limits.MESSAGE_PAGE, hidden=True, objects=False
+                )
                 found = [one for one in page.messages if one.seq <= session.last_seq]
-                spool.write(lines.encode(*(lines.message_line(one, cleared) for one in found)))
+                spool.write(lines.encode(*(message_line(one, cleared) for one in found)))
+                await self._parts(tar, found)
                 self._exported.messages += len(found)
                 after = page.messages[-1].seq
             await self._dialog(spool, session, definitions)
             await self._add(tar, lines.history_name(session.id), spool)
+
+    async def _parts(self, tar: tarfile.TarFile, found: Sequence[Message]) -> None:
+        """Add the large parts of messages that are not in the archive yet, one in memory at a time."""
+        for message in found:
+            if message.format != contents.PACKED:
+                continue
+            for digest in sorted(set(contents.hashes(message.raw))):
+                if bytes.fromhex(digest) not in self._written:
+                    [data] = (await self._objects.read([digest])).values()
+                    await self._add(tar, lines.object_name(digest), data)
+                    self._written.add(bytes.fromhex(digest))
 
     async def _dialog(self, spool: IO[bytes], session: Session, definitions: set[tuple[str, int]]) -> None:
         """Add what happened in the dialog, up to the same moment."""
@@ -173,6 +206,14 @@ class Exporting:
         import io
         import tarfile
 
+        self._members += 1
+        if self._members > limits.ARCHIVE_MEMBERS:
+            raise TooLargeError(
+                f"the archive would have more than {limits.ARCHIVE_MEMBERS} members",
+                field="session_ids",
+                limit=limits.ARCHIVE_MEMBERS,
+                remedy="export the sessions in parts",
+            )
         stream = io.BytesIO(content) if isinstance(content, bytes) else content
         member = tarfile.TarInfo(name)
         member.size = stream.seek(0, io.SEEK_END) if not isinstance(content, bytes) else len(content)

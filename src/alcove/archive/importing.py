@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
@@ -15,13 +15,17 @@ from alcove import ids, limits
 from alcove.archive import dialogs, lines, queries
 from alcove.archive.container import Members, opened
 from alcove.archive.lines import History, Line, Manifest, MessageLine, SessionLine, StepLine, TurnLine, damaged
+from alcove.archive.messages import Known, Parts, written
 from alcove.archive.model import Imported, Problem
 from alcove.database.op import Database
 from alcove.dialogs.model import Definition
 from alcove.errors import AlcoveError, ConflictError, InvalidError
 from alcove.lifecycle.service import Lifecycle
-from alcove.messages.model import Message
+from alcove.messages.content import Content
+from alcove.messages.model import Stored
 from alcove.messages.service import Messages
+from alcove.messages.writing import Said, with_objects
+from alcove.objects.service import Objects
 from alcove.sessions.model import Session, Status
 from alcove.workspaces.service import Workspaces
 
@@ -44,6 +48,7 @@ class Importing:
         database: Where the sessions go.
         sessions: Says which there are, and takes them back.
         messages: Their histories.
+        objects: Large parts of messages.
         workspaces: Their files; None for a hub without.
         tenant: Whose the sessions are from now on.
     """
@@ -53,12 +58,14 @@ class Importing:
         database: Database,
         sessions: Lifecycle,
         messages: Messages,
+        objects: Objects,
         workspaces: Workspaces | None,
         tenant: str,
     ) -> None:
         self._database = database
         self._sessions = sessions
         self._messages = messages
+        self._objects = objects
         self._workspaces = workspaces
         self._tenant = tenant
         self._lines: dict[str, SessionLine] = {}
@@ -73,6 +80,7 @@ class Importing:
         self._report.dry_run = dry_run
         with opened(file) as stream:
             size = stream.seek(0, 2)
+            self._parts = Parts(stream)
             passes = 1 if dry_run else 2
             await self._check(Members(stream), lambda done: progress(done, size * passes))
             self._describe()
@@ -98,7 +106,9 @@ class Importing:
             seen.add(name)
             progress(members.read_bytes)
             session_id, what = self._of(name)
-            if what == "history":
+            if what == lines.OBJECTS:
+                await asyncio.to_thread(self._parts.add, members, name.partition("/")[2])
+            elif what == "history":
                 history = await self._compare(members, self._lines[session_id])
                 messages += history.messages
                 steps += history.steps
@@ -120,10 +130,10 @@ class Importing:
                 "this is no archive of Alcove", field="archive", remedy="`alcove export FILE.alcove` makes one"
             )
         manifest = lines.decode(_small(members), Manifest, lines.MANIFEST)
-        if manifest.format != lines.FORMAT or manifest.version != lines.VERSION:
+        if manifest.format != lines.FORMAT or manifest.version not in lines.READABLE:
             raise InvalidError(
                 f"the archive has format {manifest.format[:80]!r}, version {manifest.version}, made by "
-                f"{manifest.made_by[:80]!r}; this Alcove reads version {lines.VERSION}",
+                f"{manifest.made_by[:80]!r}; this Alcove reads versions 1 to {lines.VERSION}",
                 field="archive",
                 remedy="import it with the Alcove that made it, or a later one",
             )
@@ -145,6 +155,8 @@ class Importing:
             session_id = rest.removesuffix(suffix)
             if what == folder and session_id != rest and session_id in self._lines:
                 return session_id, folder
+        if what == lines.OBJECTS:
+            return "", lines.OBJECTS
         if name not in {lines.END, lines.DIALOGS}:
             raise damaged(f"{name[:160]!r} is in it, and belongs to no session of it")
         return "", name
@@ -169,13 +181,12 @@ class Importing:
         existing = await self._sessions.find(line.session_id)
         self._states[line.session_id] = self._state(existing, line)
         history = History(line)
-        known = _Known(self._messages, line.session_id, existing.last_seq if existing else 0)
+        known = Known(self._messages, line.session_id, existing.last_seq if existing else 0)
         for record in _history(members):
             history.check(record)
             if isinstance(record, MessageLine):
-                lines.stored_message(record, line.session_id)  # refuses what cannot be kept
-                there = await known.get(record.seq)
-                if there and (there.role, there.content) != (record.role, record.content):
+                content, message, _ = await self._read(record, line.session_id)
+                if not await known.agrees(record, message, content):
                     raise _other(line.session_id, f"message {record.seq} says something else here")
             elif isinstance(record, StepLine):
                 dialogs.check(record, self._definitions, line.messages)
@@ -185,6 +196,15 @@ class Importing:
         if existing and self._states[line.session_id] == State.PRESENT and existing.last_seq < line.messages:
             raise _other(line.session_id, f"it has {existing.last_seq} messages here, {line.messages} in the archive")
         return history
+
+    async def _read(self, line: MessageLine, session_id: str) -> tuple[Content, Stored, Mapping[str, bytes]]:
+        """Return a message's content, as it is written, and its objects; refuse what cannot be kept."""
+
+        def read() -> tuple[Content, Stored, Mapping[str, bytes]]:
+            content = self._parts.content(line, session_id)
+            return content, *written(line, content, session_id)
+
+        return await asyncio.to_thread(read) if line.objects else read()
 
     async def _agrees(self, session_id: str, step: StepLine) -> bool:
         """Return whether a session of an earlier import has a step, or could still get it."""
@@ -272,29 +292,34 @@ class Importing:
         """Write what is missing of a history."""
         start = (await self._sessions.get(line.session_id)).last_seq
         history = History(line)
-        turns: list[TurnLine] = []
-        messages: list[MessageLine] = []
-        steps: list[StepLine] = []
-
-        async def flush() -> None:
-            if turns or messages or steps:
-                batch = [(one, lines.stored_message(one, line.session_id)) for one in messages]
-                await self._database.write(queries.add, line.session_id, turns, batch, steps, self._kept)
-                for written in (turns, messages, steps):
-                    written.clear()
-
+        batch = _Batch()
         for record in _history(members):
             history.check(record)
-            if isinstance(record, TurnLine):
-                turns.append(record)
-            elif isinstance(record, StepLine):
-                steps.append(record)
-            elif record.seq > start:
-                messages.append(record)
-            if len(turns) + len(messages) + len(steps) == _BATCH:
-                await flush()
-        await flush()
+            if isinstance(record, MessageLine):
+                if record.seq > start:
+                    batch.add(record, *(await self._read(record, line.session_id))[1:])
+            else:
+                batch.other(record)
+            if batch.full:
+                await self._flush(line.session_id, batch)
+                batch = _Batch()
+        await self._flush(line.session_id, batch)
         return history
+
+    async def _flush(self, session_id: str, batch: _Batch) -> None:
+        async def write(said: Said) -> None:
+            await self._database.write(
+                queries.add,
+                session_id,
+                batch.turns,
+                list(zip(batch.lines, said.messages, strict=True)),
+                batch.steps,
+                self._kept,
+                said.files,
+            )
+
+        if batch.any:
+            await with_objects(self._objects, batch.messages, batch.objects, write)
 
     async def _take_back(self) -> None:
         """Remove what this import made: children first."""
@@ -303,22 +328,41 @@ class Importing:
                 await asyncio.shield(self._sessions.delete(session_id, purge=True))
 
 
-class _Known:
-    """The messages of a session that is here, asked for in ascending order."""
+class _Batch:
+    """What is written of a history in one transaction."""
 
-    def __init__(self, messages: Messages, session_id: str, last_seq: int) -> None:
-        self._messages = messages
-        self._session_id = session_id
-        self._last_seq = last_seq
-        self._page: dict[int, Message] = {}
+    def __init__(self) -> None:
+        self.turns: list[TurnLine] = []
+        self.lines: list[MessageLine] = []
+        self.messages: list[Stored] = []
+        self.steps: list[StepLine] = []
+        self.objects: dict[str, bytes] = {}
+        self._size_bytes = 0
 
-    async def get(self, seq: int) -> Message | None:
-        if seq > self._last_seq:
-            return None
-        if seq not in self._page:
-            page = await self._messages.page(self._session_id, after=seq - 1, limit=limits.MESSAGE_PAGE, hidden=True)
-            self._page = {one.seq: one for one in page.messages}
-        return self._page.get(seq)
+    def add(self, line: MessageLine, message: Stored, objects: Mapping[str, bytes]) -> None:
+        """Add a message with its objects."""
+        self.lines.append(line)
+        self.messages.append(message)
+        self.objects |= objects
+        self._size_bytes += sum(map(len, objects.values()))
+
+    def other(self, line: TurnLine | StepLine) -> None:
+        """Add a turn or a step."""
+        if isinstance(line, TurnLine):
+            self.turns.append(line)
+        else:
+            self.steps.append(line)
+
+    @property
+    def any(self) -> bool:
+        """Whether there is something to write."""
+        return bool(self.turns or self.lines or self.steps)
+
+    @property
+    def full(self) -> bool:
+        """Whether it is time to write it."""
+        count = len(self.turns) + len(self.lines) + len(self.steps)
+        return count >= _BATCH or self._size_bytes >= limits.OBJECT_BYTES
 
 
 def _history(members: Members) -> Iterator[Line]:

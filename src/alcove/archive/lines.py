@@ -1,9 +1,9 @@
 """What stands in an archive: JSON, one record a line. docs/archive.md describes it for other programs.
 
 An archive is a tar: `alcove.json` says what it is, `sessions.jsonl` has the sessions, parents first, `dialogs.jsonl`
-the definitions of their dialogs; then for each session `history/ID.jsonl` and, where it has a workspace,
-`files/ID.tar.gz`; `end.json` is the last, so that a file that was cut off is known as such. Instants are epoch seconds,
-as everywhere outside. Reading believes nothing of it.
+the definitions of their dialogs; then for each session `objects/HASH` for each large part of its messages that no
+session before had, `history/ID.jsonl` and, where it has a workspace, `files/ID.tar.gz`; `end.json` is the last, so that
+a file that was cut off is known as such. Instants are epoch seconds, as everywhere outside. Reading believes nothing.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from typing import Final, Literal, TypeAlias, TypeVar, cast
 
 import msgspec
 
-from alcove import ids
+from alcove import ids, limits
 from alcove.clock import SECOND, Micros, seconds
 from alcove.dialogs.model import Cause
 from alcove.durations import ttl_us
 from alcove.errors import InvalidError
-from alcove.messages.model import Draft, Message, Part, Role, Stored, Turn
-from alcove.messages.rules import stored
+from alcove.messages.content import Kept
+from alcove.messages.model import Part, Span, Turn
+from alcove.rights.model import Rights, read_rights, written
+from alcove.rights.writing import checked
 from alcove.sessions.model import NewSession, Session
 from alcove.sessions.rules import check_new, encode_metadata
 from alcove.values import Json, Metadata
@@ -28,10 +30,13 @@ from alcove.values import Json, Metadata
 T = TypeVar("T")
 
 FORMAT: Final = "alcove-archive"
-VERSION: Final = 1
+VERSION: Final = 2
+READABLE: Final = frozenset({1, VERSION})
+"""Versions that can be read; 1 had no objects, usage, pins, summaries, repairs, ends and bounds."""
 MANIFEST: Final = "alcove.json"
 SESSIONS: Final = "sessions.jsonl"
 DIALOGS: Final = "dialogs.jsonl"
+OBJECTS: Final = "objects"
 END: Final = "end.json"
 _LATEST: Final = 253_402_300_800  # the year 10000
 
@@ -57,6 +62,8 @@ class SessionLine(msgspec.Struct, kw_only=True):
     Attributes:
         messages: How many lines of messages its history has, hidden ones included: its last `seq`.
         turns: How many lines of turns it has.
+        ends_at: When it expires whatever happens; None for never.
+        ceiling: What runs in it may be granted at most; None for no such bound.
     """
 
     session_id: str
@@ -73,6 +80,8 @@ class SessionLine(msgspec.Struct, kw_only=True):
     last_activity: float
     messages: int
     turns: int
+    ends_at: float | None = None
+    ceiling: dict[str, Json] | None = None
 
 
 class DefinitionLine(msgspec.Struct, kw_only=True):
@@ -97,7 +106,17 @@ class TurnLine(msgspec.Struct, kw_only=True, tag="turn"):
 
 
 class MessageLine(msgspec.Struct, kw_only=True, tag="message", omit_defaults=True):
-    """A message; `hidden` when it was popped or cleared."""
+    """A message.
+
+    Attributes:
+        content: As in `Draft`; null stands where something was taken out as an object, `""` where all of it was.
+        objects: What was taken out, and from where.
+        summary_of: The messages that it stands for, when it is a summary.
+        pinned: Whether it is in every window.
+        repaired: Whether a repair wrote it.
+        repair_after: The `seq` after which a repair put it.
+        hidden: Whether it was popped or cleared.
+    """
 
     seq: int
     turn: int
@@ -108,6 +127,12 @@ class MessageLine(msgspec.Struct, kw_only=True, tag="message", omit_defaults=Tru
     tool_calls: list[Part] | None = None
     tool_call_id: str | None = None
     metadata: Metadata | None = None
+    usage: dict[str, int] | None = None
+    objects: list[Kept] = []
+    summary_of: Span | None = None
+    pinned: bool = False
+    repaired: bool = False
+    repair_after: int | None = None
     hidden: bool = False
 
 
@@ -182,10 +207,15 @@ def files_name(session_id: str) -> str:
     return f"files/{session_id}.tar.gz"
 
 
+def object_name(digest: str) -> str:
+    """Return where an object stands."""
+    return f"{OBJECTS}/{digest}"
+
+
 # -- out -------------------------------------------------------------------------------------------------------------
 
 
-def session_line(session: Session) -> SessionLine:
+def session_line(session: Session, ceiling: Rights | None) -> SessionLine:
     """Return a session as it is exported."""
     return SessionLine(
         session_id=session.id,
@@ -202,6 +232,8 @@ def session_line(session: Session) -> SessionLine:
         last_activity=seconds(session.last_activity_us),
         messages=session.last_seq,
         turns=session.turn_count,
+        ends_at=seconds(session.ends_us) if session.ends_us else None,
+        ceiling=msgspec.json.decode(written(ceiling)) if ceiling else None,
     )
 
 
@@ -213,23 +245,6 @@ def turn_line(turn: Turn) -> TurnLine:
         status=cast("Literal['done', 'failed', 'cancelled', 'lost']", status),
         opened_at=seconds(turn.opened_us),
         closed_at=seconds(turn.closed_us or turn.opened_us),
-    )
-
-
-def message_line(message: Message, cleared_seq: int) -> MessageLine:
-    """Return a message as it is exported."""
-    detail = message.detail
-    return MessageLine(
-        seq=message.seq,
-        turn=message.turn,
-        role=message.role,
-        content=message.content,
-        created_at=seconds(message.created_us),
-        name=detail.name,
-        tool_calls=detail.tool_calls,
-        tool_call_id=detail.tool_call_id,
-        metadata=detail.metadata,
-        hidden=bool(message.hidden) or message.seq <= cleared_seq,
     )
 
 
@@ -257,9 +272,20 @@ def new_session(line: SessionLine, tenant: str) -> NewSession:
             indexed=indexed,
         )
         ttl_us(line.ttl_s)
+        ceiling(line)
         return check_new(new)
     except InvalidError as error:
         raise damaged(f"session {line.session_id[:128]!r}: {error.message}") from error
+
+
+def ceiling(line: SessionLine) -> Rights | None:
+    """Return what runs in a session may be granted at most. Raises InvalidError when that is none."""
+    if line.ceiling is None:
+        return None
+    try:
+        return checked(read_rights(msgspec.json.encode(line.ceiling).decode()), bound=True)
+    except (msgspec.DecodeError, InvalidError) as error:
+        raise damaged(f"session {line.session_id[:128]!r}: its bound: {error}") from error
 
 
 def check_sessions(lines: Sequence[SessionLine], tenant: str) -> None:
@@ -280,6 +306,7 @@ def check_sessions(lines: Sequence[SessionLine], tenant: str) -> None:
             raise damaged(f"session {line.session_id} counts {line.messages} messages in {line.turns} turns")
         micros_of(line.created_at)
         micros_of(line.last_activity)
+        micros_of(line.ends_at or 0)
         new_session(line, tenant)
         seen.add(line.session_id)
 
@@ -293,6 +320,7 @@ class History:
         self.turns = 0
         self.steps = 0
         self.visible = 0
+        self._pinned = 0
         self.last_step: StepLine | None = None
 
     def check(self, line: Line) -> None:
@@ -317,6 +345,9 @@ class History:
             raise damaged(f"{where} has message {line.seq} where {self.messages} should be")
         if not 0 <= line.turn <= self._session.turns:
             raise damaged(f"{where} has a message of turn {line.turn}, and {self._session.turns} turns")
+        self._pinned += line.pinned and not line.hidden
+        if self._pinned > limits.PINNED_MESSAGES:
+            raise damaged(f"{where} has more than {limits.PINNED_MESSAGES} pinned messages")
         micros_of(line.created_at)
 
     def finish(self) -> None:
@@ -326,22 +357,6 @@ class History:
                 f"session {self._session.session_id} has {self.messages} messages and {self.turns} turns, "
                 f"not {self._session.messages} and {self._session.turns}"
             )
-
-
-def stored_message(line: MessageLine, session_id: str) -> Stored:
-    """Return a message as it is written. Raises InvalidError when it cannot be kept."""
-    draft = Draft(
-        role=cast("Role", line.role),
-        content=line.content,
-        name=line.name,
-        tool_calls=line.tool_calls,
-        tool_call_id=line.tool_call_id,
-        metadata=line.metadata,
-    )
-    try:
-        return stored(draft)
-    except InvalidError as error:
-        raise damaged(f"message {line.seq} of session {session_id}: {error.message}") from error
 
 
 def micros_of(at: float) -> Micros:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from alcove import limits
 from alcove.archive import dialogs
-from alcove.archive.lines import History, MessageLine, SessionLine, StepLine, TurnLine, micros_of
+from alcove.archive.lines import History, MessageLine, SessionLine, StepLine, TurnLine, ceiling, micros_of
+from alcove.archive.messages import kept as kept_of
 from alcove.archive.rules import Dated
-from alcove.clock import Micros
+from alcove.clock import SECOND, Micros
 from alcove.database.op import Statement, Steps
 from alcove.errors import SessionNotFoundError, StaleSequenceError
 from alcove.messages import queries as messages
 from alcove.messages.model import Stored, Turn
+from alcove.runs import grant_queries
 from alcove.sessions import queries as sessions
 from alcove.sessions.heads import take
 from alcove.sessions.model import Changes, NewSession
@@ -72,12 +75,14 @@ def add(
     said: Sequence[tuple[MessageLine, Stored]],
     stepped: Sequence[StepLine],
     kept: Mapping[tuple[str, int], str],
+    files: Mapping[str, str],
 ) -> Steps[None]:
     """Add turns, messages and steps of an archive, each where it stands there; what is there of the others stays.
 
-    `kept` has the ids of the definitions by name and number.
+    `kept` has the ids of the definitions by name and number, `files` the file of each object of the messages.
 
     Raises:
+        ObjectGoneError: An object was swept meanwhile; write it again.
         StaleSequenceError: Somebody else has appended.
         SessionBusyError, SessionNotFoundError: It cannot be appended to now.
     """
@@ -97,15 +102,17 @@ def add(
         )
     if said:
         yield Statement(
-            "INSERT INTO messages (session_id, seq, turn, role, format, content, detail, hidden, created_at) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO messages (session_id, seq, turn, role, format, content, detail, hidden, created_at, "
+            "kept) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 (session_id, line.seq, line.turn, message.role, message.format, message.content, message.detail)
-                + (int(line.hidden), micros_of(line.created_at))
+                + (int(line.hidden), micros_of(line.created_at), kept_of(line))
                 for line, message in said
             ],
             many=True,
         )
+    if files:
+        yield from messages.claim(now, session_id, said[0][0].seq, [message for _, message in said], files)
     if stepped:
         yield dialogs.add(session_id, stepped, kept)
 
@@ -113,7 +120,7 @@ def add(
 def complete(now: Micros, new: NewSession, line: SessionLine, history: History) -> Steps[None]:
     """Say that all of a session is here: it gets its own metadata, counts, times and TTL.
 
-    One that may expire has its idle time before it: it is not to go because it was away.
+    One that may expire has its idle time before it, and a day at least: it is not to go because it was away.
     """
     active = now if line.ttl_s else min(micros_of(line.last_activity), now)
     rows = yield Statement(
@@ -127,4 +134,9 @@ def complete(now: Micros, new: NewSession, line: SessionLine, history: History) 
         yield dialogs.settle(new.id, history.last_step)
     created = micros_of(line.created_at)
     yield from sessions.replace_metadata(new.tenant, new.id, created, new.metadata_json, new.indexed)
+    ends = micros_of(line.ends_at or 0)
+    ends = max(ends, now + limits.RESTORED_S * SECOND) if ends else 0
+    yield Statement("UPDATE sessions SET ends_at = ? WHERE id = ?", (ends, new.id))
     yield from sessions.update(now, new.id, Changes(pinned=line.pinned, ttl_s=line.ttl_s), None)
+    if within := ceiling(line):
+        yield from grant_queries.set_ceiling(now, new.id, within)

@@ -14,6 +14,7 @@ from alcove.archive.session_dirs import SessionDirs
 from alcove.database.op import Database
 from alcove.lifecycle.service import Lifecycle
 from alcove.messages.service import Messages
+from alcove.objects.service import Objects
 from alcove.workspaces.service import Workspaces
 
 Progress = Callable[[int, int], None]
@@ -32,15 +33,22 @@ class Archive:
         database: Where the rows are.
         sessions: Makes sessions, with their folders.
         messages: Their histories.
+        objects: Large parts of messages.
         workspaces: Has their files; None for a hub without.
     """
 
     def __init__(
-        self, database: Database, *, sessions: Lifecycle, messages: Messages, workspaces: Workspaces | None
+        self,
+        database: Database,
+        sessions: Lifecycle,
+        messages: Messages,
+        objects: Objects,
+        workspaces: Workspaces | None,
     ) -> None:
         self._database = database
         self._sessions = sessions
         self._messages = messages
+        self._objects = objects
         self._workspaces = workspaces
 
     async def export_archive(
@@ -52,7 +60,7 @@ class Archive:
         tenant: str = "default",
         progress: Progress = _silent,
     ) -> Exported:
-        """Write sessions to an archive: what was said, metadata, tree, dialogs and files.
+        """Write sessions to an archive: what was said with all its parts, metadata, tree, dialogs and files.
 
         Not in it are runs and their journals, homes (credentials may be there), and what is in the trash. It is no
         snapshot: a session that goes on meanwhile is in it as far as it had come when the export began, its files as
@@ -69,9 +77,10 @@ class Archive:
             SessionNotFoundError: There is no session of one of the ids.
             AlreadyExistsError: There is such a file, and `replace` is false.
             StorageError: The file cannot be written.
-            TooLargeError: More than `limits.ARCHIVE_SESSIONS`, or files past `limits.ARCHIVE_BYTES`.
+            TooLargeError: More than `limits.ARCHIVE_SESSIONS` or `limits.ARCHIVE_MEMBERS`, files past
+                `limits.ARCHIVE_BYTES`, or a message past `limits.ARCHIVE_MESSAGE_BYTES`.
         """
-        work = Exporting(self._database, self._sessions, self._messages, self._workspaces, tenant)
+        work = Exporting(self._database, self._sessions, self._messages, self._objects, self._workspaces, tenant)
         return await work.run(file, session_ids, replace, progress)
 
     async def import_archive(
@@ -79,11 +88,12 @@ class Archive:
     ) -> Imported:
         """Read sessions back in from an archive: all of it, or nothing.
 
-        Ids, tree, metadata, histories with their times and hidden messages, dialogs and files are as they were. A
-        session whose parent is neither in the archive nor here becomes a root, and is noted; one with a TTL begins to
-        be idle now. One that is here already and says the same as far as the archive goes is left as it is, with its
-        files, so that importing twice is importing once. An import that was killed goes on when it is repeated; until
-        then its sessions have the metadata `importing`.
+        Ids, tree, metadata, histories with their times, parts, usage, hidden and pinned messages and summaries,
+        dialogs and files are as they were. A session whose parent is neither in the archive nor here becomes a root,
+        and is noted; one with a TTL begins to be idle now, and one that is past its end has a day. One that is here
+        already and says the same as far as the archive goes is left as it is, with its files, so that importing twice
+        is importing once. An import that was killed goes on when it is repeated; until then its sessions have the
+        metadata `importing`.
 
         Args:
             file: What `export_archive` wrote, or a stranger: nothing in it is believed.
@@ -96,7 +106,7 @@ class Archive:
             ConflictError: A session, key or dialog of it is another one's here; nothing was changed.
             DatabaseError, StorageError: What was imported is taken back, as far as that is possible.
         """
-        work = Importing(self._database, self._sessions, self._messages, self._workspaces, tenant)
+        work = Importing(self._database, self._sessions, self._messages, self._objects, self._workspaces, tenant)
         return await work.run(file, dry_run, progress)
 
     async def import_json_sessions(

@@ -47,8 +47,14 @@ async def written(objects: Objects | None, drafts: Sequence[Draft], write: Calla
     if objects is None or not any(contents.heavy(draft.content) for draft in drafts):
         return await write(Said([stored(draft) for draft in drafts], {}))
     done = [await asyncio.to_thread(packed, draft) for draft in drafts]
-    messages = [message for message, _ in done]
     data = {digest: one for _, found in done for digest, one in found.items()}
+    return await with_objects(objects, [message for message, _ in done], data, write)
+
+
+async def with_objects(
+    objects: Objects, messages: Sequence[Stored], data: Mapping[str, bytes], write: Callable[[Said], Awaitable[T]]
+) -> T:
+    """Return what `write` returns for messages whose objects are at hand: see `written`."""
     for attempt in range(limits.OBJECT_ATTEMPTS):
         try:
             return await write(Said(messages, await objects.keep(data.values()) if data else {}))

@@ -67,6 +67,11 @@ class Source:
         self.ended = False
         self._buffer = bytearray()
 
+    @property
+    def waiting_bytes(self) -> int:
+        """How much came and was not taken yet."""
+        return len(self._buffer)
+
     def add(self, data: bytes) -> None:
         """Append what came."""
         self._buffer += data
@@ -104,10 +109,16 @@ class Source:
 
 @final
 class Headers:
-    """The members of an archive, one after the other; whoever asks for the next has taken the content of the last."""
+    """The members of an archive, one after the other; whoever asks for the next has taken the content of the last.
 
-    def __init__(self, source: Source) -> None:
+    Args:
+        source: Where they come from.
+        most: So many headers at most; `limits.ARCHIVE_NAMES` by default.
+    """
+
+    def __init__(self, source: Source, most: int | None = None) -> None:
         self._source = source
+        self._most = limits.ARCHIVE_NAMES if most is None else most
         self._count = 0
 
     def next(self) -> Need[Packed | None]:
@@ -115,7 +126,7 @@ class Headers:
 
         Raises:
             InvalidError: This is no archive, a damaged one, or of a kind that is not known.
-            TooLargeError: It has more than `limits.ARCHIVE_NAMES` headers, or one that is too long.
+            TooLargeError: It has more than `most` headers, or one that is too long.
         """
         records: dict[bytes, bytes] = {}
         names: dict[bytes, bytes] = {}
@@ -125,11 +136,11 @@ class Headers:
                 yield from self._source.rest()
                 return None
             self._count += 1
-            if self._count > limits.ARCHIVE_NAMES:
+            if self._count > self._most:
                 raise TooLargeError(
-                    f"the archive has more than {limits.ARCHIVE_NAMES} members",
+                    f"the archive has more than {self._most} members",
                     field="archive",
-                    limit=limits.ARCHIVE_NAMES,
+                    limit=self._most,
                     remedy="send it in parts",
                 )
             kind = _check(block)
