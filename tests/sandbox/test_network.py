@@ -7,12 +7,14 @@ import json
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from alcove.errors import GuaranteeError, LaunchError
-from alcove.sandbox import outlet
+from alcove.sandbox import outlet, probe
+from alcove.sandbox.berths import Berths
 from alcove.sandbox.plan import Rung
 from alcove.sandbox.proxy import Refused
 from alcove.sandbox.spawner import Spawner
@@ -266,6 +268,20 @@ async def test_a_sandbox_inside_is_held_to_the_list_too(holding: World, site: Si
         nest=True,
     )
     assert said == ["ConnectionRefusedError", "welcome"]
+
+
+async def test_the_probe_notices_a_network_that_is_not_the_runs_own(
+    base: Path, broken: Callable[[str], Spawner]
+) -> None:
+    spawner = broken(
+        "from alcove.sandbox import namespaces, kernel, outlet\n"
+        "flags = namespaces.flags\n"
+        "def shared(kind): return flags(kind) & (~kernel.CLONE_NEWNET if kind['network'] == 'proxy' else -1)\n"
+        "namespaces.flags, outlet.raise_loopback = shared, lambda: None\n"
+    )
+    first, *_ = await probe.probe(spawner, Berths(base, None))
+    assert (first.rung, first.vector.network, first.vector.hosts) == ("userns", True, False)
+    assert first.holes["hosts"] == ("connect by TCP", "talk by UDP")
 
 
 @pytest.mark.parametrize("rung", sorted({"none", "landlock"} - {*HOLDING}))

@@ -55,6 +55,7 @@ async def start_with_proxy(spawner: Spawner, plan: Plan, stdin: bytes, proxy: Pr
                 raise LaunchError("the program has no way to its proxy", step="proxy")
             await proxy.open(listener)
         except BaseException:
+            proxy.close()
             process.close()
             await process.kill()
             raise
