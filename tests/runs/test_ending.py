@@ -195,7 +195,8 @@ async def test_closing_waits_for_a_run_that_is_starting(folder: Path) -> None:
     async with alcove.hub.open(workspaces=folder) as hub:
         session = await hub.sessions.create()
         starting = asyncio.create_task(hub.runs.start(session.id, "sleep 1000"))
-        await until(lambda: hub.runs._starting)
+        while not hub.runs._starting:  # at every turn of the loop, for a start takes few of them
+            await asyncio.sleep(0)
         await hub.runs.close()
         run = await starting
         assert (await hub.runs.get(run.id)).status == "cancelled"
