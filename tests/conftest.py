@@ -31,7 +31,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # Memory is SQLite's own driver, and what all nouns ask of PostgreSQL takes minutes: the quick tests ask it of these.
-_QUICK_ON_POSTGRES = {"database", "sessions", "messages", "principals"}
+_QUICK_ON_POSTGRES = {"audit", "database", "sessions", "messages", "principals"}
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from alcove import ids
 from alcove.agents.catalog import Catalog
 from alcove.archive.service import Archive
+from alcove.audit.keeping import Kept, KeyFile
+from alcove.audit.service import Audit
 from alcove.clock import Clock, Micros, awake_s
 from alcove.database.aside import AsideDatabase
 from alcove.database.op import Database, Statement, Steps
@@ -47,6 +50,7 @@ class Alcove:
         sessions: Identity, hierarchy, listing, deletion.
         messages: Histories.
         dialogs: Declared state machines with slots, one in a session.
+        audit: What was denied, and what was done with authority, keys and sessions.
         keys: Who may call the server, and as what.
         objects: The large parts of messages, by hash.
         search: Messages and titles by their words.
@@ -78,7 +82,8 @@ class Alcove:
         self.messages = Messages(database, self.objects)
         self.dialogs = Dialogs(database, self.objects)
         self.search = _search(settings, database, self.objects)
-        self.keys = Keys(database)
+        self.audit = Audit(database, installation, files=_audit_files(settings, passing=passing), clock=clock)
+        self.keys = Keys(database, audit=self.audit)
         self.events = Events(database)
         self.agents = Catalog(settings.agents, secrets=settings.secrets, file=settings.file)
         self.workshop = Workshop(
@@ -90,15 +95,7 @@ class Alcove:
             read=tuple(str(path) for path in settings.read),
             environ=os.environ,
         )
-        self.runs = Runs(
-            database,
-            sessions=Sessions(database),
-            messages=self.messages,
-            events=self.events,
-            agents=self.agents,
-            workshop=self.workshop,
-            default_agent=settings.agent,
-        )
+        self.runs = self._open_runs()
         self.sessions = Lifecycle(
             database,
             messages=self.messages,
@@ -107,6 +104,7 @@ class Alcove:
             workspaces=workspaces,
             forget=self._forget,
             ttl_s=settings.session_ttl_s,
+            audit=self.audit,
         )
         self.janitor = Janitor(
             database,
@@ -116,8 +114,21 @@ class Alcove:
             grace_s=settings.trash_grace_s,
             places=_places(settings) if workspaces else {},
             steady=clock.monotonic if clock else awake_s,
+            audit=self.audit,
         )
         self.archive = Archive(database, self.sessions, self.messages, self.objects, workspaces)
+
+    def _open_runs(self) -> Runs:
+        return Runs(
+            self.database,
+            sessions=Sessions(self.database),
+            messages=self.messages,
+            events=self.events,
+            agents=self.agents,
+            workshop=self.workshop,
+            default_agent=self.settings.agent,
+            audit=self.audit,
+        )
 
     async def _forget(self, session_id: str) -> None:
         """Remove what is kept of a session besides its rows and folder."""
@@ -196,16 +207,22 @@ async def open(  # noqa: A001 - `alcove.open` is the name that a newcomer guesse
             stack.push_async_callback(places.close)
             await opened.write(_keep, "base", str(settings.base))
         hub = Alcove(settings, opened, installation, places, clock)
-        stack.push_async_callback(hub.objects.close)
-        stack.push_async_callback(hub.search.close)
-        stack.push_async_callback(hub.runs.close)
+        for service in (hub.objects, hub.search, hub.audit, hub.runs):
+            stack.push_async_callback(service.close)
+        await hub.audit.checkpoint()
         await hub.runs.recover()
         if places:
             # Without the folders nothing could be moved: who opens only the rows leaves it as it is.
             await hub.sessions.trash.resume()
-        for watch in (hub.runs.watch, hub.objects.watch, *([hub.search.follow] if settings.search else [])):
+        for watch in _watches(hub):
             stack.callback(asyncio.create_task(watch()).cancel)
         yield hub
+
+
+def _watches(hub: Alcove) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+    """Return what goes on beside all else while it is open."""
+    watches: list[Callable[[], Coroutine[Any, Any, None]]] = [hub.audit.watch, hub.runs.watch, hub.objects.watch]
+    return [*watches, hub.search.follow] if hub.settings.search else watches
 
 
 def _settings(database: str | None, workspaces: str | os.PathLike[str] | None, ttl_s: float | None) -> Settings:
@@ -292,6 +309,17 @@ def _objects_path(settings: Settings) -> Path:
     return settings.home / "objects"
 
 
+def _audit_files(settings: Settings, *, passing: bool) -> KeyFile:
+    """Return where the key of the audit is: in the home; of a SQLite file outside of it, beside that."""
+    if passing:
+        return KeyFile(None)
+    if settings.database.startswith("sqlite:///"):
+        path = Path(settings.database.removeprefix("sqlite:///")).absolute()
+        if not path.is_relative_to(settings.home.absolute()):
+            return KeyFile(path.parent, f"{path.stem}.audit")
+    return KeyFile(settings.home)
+
+
 def _hidden(settings: Settings) -> tuple[str, ...]:
     """Return what no run is ever granted."""
     paths = [settings.base, settings.home]
@@ -301,6 +329,7 @@ def _hidden(settings: Settings) -> tuple[str, ...]:
             Path(_index_path(settings)),
             _objects_path(settings),
         ]
+        paths += Kept(_audit_files(settings, passing=False)).paths
     if settings.file is not None:
         paths.append(settings.file)
     return tuple(str(path) for path in paths)

@@ -163,6 +163,26 @@ GRANTS_KNOWN_RESOURCES: Final = 1_000_000  # of them all together: about 200 MB
 CHECKS: Final = 1000  # decisions in one request
 REASON_CHARS: Final = 1024  # why a grant was revoked or narrowed
 
+# Audit.
+AUDIT_BATCH: Final = 200  # rows that one transaction writes or erases: 5 ms, so that it delays nobody for long
+AUDIT_FLUSH_S: Final = 0.1  # how long denials are gathered before they are written: what a crash may take at most
+AUDIT_RETRY_S: Final = 1  # how soon it is tried again to write them, when that failed
+AUDIT_WINDOW_S: Final = 60  # the same denial is one row in this time, with its number
+AUDIT_DISTINCT: Final = 4096  # kinds of denials told apart in that time: 4 MiB, and a day of them is 6 million rows
+AUDIT_DISTINCT_OF_SUBJECT: Final = (
+    64  # of one run or session: one that is denied so much is told, not each of its tries
+)
+AUDIT_WORD_CHARS: Final = 1024  # of one word; a path may be longer, and its beginning tells
+AUDIT_WORDS_CHARS: Final = 8 * KIB  # of a row: what a person reads, no documents
+AUDIT_ROWS: Final = 1_000_000  # of one node: about 1 GiB; older ones are removed, so export them before
+AUDIT_DAYS: Final = 400  # a year and a month: what is audited yearly is still there
+AUDIT_REMOVED: Final = 1000  # rows that one transaction of a removal takes
+AUDIT_PAGE: Final = 500  # rows read with one statement
+AUDIT_LOOKED_AT: Final = 5000  # rows looked at for one page when nearly none fits: 20 ms
+AUDIT_NODES: Final = 10_000  # chains that are verified: each machine, and each key that was lost, has one
+AUDIT_FINDINGS: Final = 100  # told by one verification; the first is what matters
+AUDIT_CHECKPOINT_S: Final = 1  # how often the checkpoint beside the database is written anew
+
 # Keys.
 KEY_RATE: Final = 1_000_000  # requests a second that may be asked for: more than any server answers
 USER_KEY_RATE: Final = 50  # of a user's key by default: no person is faster, and no script of one takes all

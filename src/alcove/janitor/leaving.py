@@ -109,7 +109,8 @@ class Leaving:
         claim = new_claim()
         going = {ids.new_id(): group for group in batch}
         try:
-            went = await self._database.write(queries.take, list(going.items()), by, claim)
+            witness = self._trash.witness(by)
+            went = await self._database.write(queries.take, list(going.items()), by, claim, witness)
         except ConflictError:
             return []  # somebody came back to one of them, so that all of them stay
         moving = {one.id: trash_id for trash_id in went for one in going[trash_id]}

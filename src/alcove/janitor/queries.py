@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from alcove import limits
+from alcove.audit.model import Witness
 from alcove.clock import SECOND, Micros
 from alcove.database.op import Rows, Statement, Steps, Value
 from alcove.errors import ConflictError
@@ -53,7 +54,13 @@ def tree(now: Micros, root_id: str) -> Steps[list[Candidate]]:
     return [Candidate(*row) for row in rows]
 
 
-def take(now: Micros, going: Sequence[tuple[str, list[Candidate]]], by: By, claim: str) -> Steps[list[str]]:
+def take(
+    now: Micros,
+    going: Sequence[tuple[str, list[Candidate]]],
+    by: By,
+    claim: str,
+    witness: Witness | None = None,
+) -> Steps[list[str]]:
     """Move groups to the trash, each under its trash id, as long as nothing has happened in them since they were found.
 
     Their folders are still to follow.
@@ -89,7 +96,7 @@ def take(now: Micros, going: Sequence[tuple[str, list[Candidate]]], by: By, clai
     yield Statement("DELETE FROM session_keys WHERE session_id = ?", gone, many=True)
     if went:
         groups = [(trash_id, members[0].tenant, [one.id for one in members]) for trash_id, members in went]
-        yield from recorded(now, groups, by, claim)
+        yield from recorded(now, groups, by, claim, witness)
     return [trash_id for trash_id, _ in went]
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from alcove import ids, limits
+from alcove.audit.model import Act
+from alcove.audit.service import Audit
 from alcove.clock import SECOND, Micros
 from alcove.database.op import Database
 from alcove.durations import ttl_us
@@ -22,9 +24,11 @@ from alcove.lifecycle.model import By, Why
 from alcove.lifecycle.trash import Trash
 from alcove.runs import holder
 from alcove.runs.service import Runs
+from alcove.values import Json
 from alcove.workspaces.service import Workspaces
 
 _log = logging.getLogger("alcove.janitor")
+_OWN = "janitor"
 _WHY = {What.EXPIRED: Why.EXPIRED, What.OLD: Why.OLD, What.EMPTY: Why.EMPTY}
 _JOURNALS: Micros = limits.JOURNAL_DAYS * 86400 * SECOND
 
@@ -44,6 +48,7 @@ class Janitor:
         grace_s: How long the trash keeps what is in it; None for ever.
         places: What lies where, for the report on disks.
         steady: Seconds on a clock that never jumps.
+        audit: Where it is recorded that somebody asked for a clean-up; old rows of it are removed by sweeps.
     """
 
     def __init__(
@@ -56,7 +61,9 @@ class Janitor:
         grace_s: float | None,
         places: Mapping[str, Path],
         steady: Callable[[], float],
+        audit: Audit | None = None,
     ) -> None:
+        self._audit = audit
         self._database = database
         self._trash = trash
         self._runs = runs
@@ -66,23 +73,30 @@ class Janitor:
         self._steady = steady
         self._strays = Strays(database, workspaces)
 
-    async def sweep(self, *, dry_run: bool = False) -> Swept:
+    async def sweep(self, *, dry_run: bool = False, by: str = _OWN) -> Swept:
         """Do all that is to be done by itself; with `dry_run`, tell what that would be.
 
         Ends what lost runs have left, finishes what was interrupted, moves what has expired to the trash, removes what
         was in the trash for longer than its grace, and forgets the output of runs after `limits.JOURNAL_DAYS`.
+
+        Args:
+            dry_run: Only look.
+            by: Who asks for it; the audit keeps it.
         """
+        await self._asked("sweep", ids.name(by, field="by"), dry_run=dry_run)
         problems: list[str] = []
         if dry_run:
             lost = len(await self._runs.lost())
         else:
             lost = await self._runs.recover()
             problems += [error.message for error in await self._trash.resume()]
-        expired = await self.clean(What.EXPIRED, dry_run=dry_run, by="janitor")
+        expired = await self.clean(What.EXPIRED, dry_run=dry_run, by=_OWN)
         trash = Cleaned(what=What.TRASH, dry_run=dry_run)
         if self._grace_s is not None:
-            trash = await self.clean(What.TRASH, dry_run=dry_run, by="janitor")
+            trash = await self.clean(What.TRASH, dry_run=dry_run, by=_OWN)
         journals = await self._journals(dry_run=dry_run)
+        if self._audit and not dry_run:
+            await self._audit.sweep()
         disks = await self.disks()
         problems += [*expired.problems, *trash.problems]
         problems += [f"the disk of the {one.holds} is low: {one.free_bytes} bytes are free" for one in disks if one.low]
@@ -123,6 +137,7 @@ class Janitor:
         kind = _what(what)
         who = ids.name(by, field="by")
         older = self._older(kind, older_s)
+        await self._asked(kind, who, dry_run=dry_run, older_s=older_s, of=tenant)
         clocks = await self._clocks()
         match kind:
             case What.TRASH:
@@ -159,6 +174,11 @@ class Janitor:
             if swept.expired.sessions or swept.trash.sessions or swept.journals:
                 counts = {"expired": swept.expired.sessions, "purged": swept.trash.sessions}
                 _log.info("swept", extra={**counts, "journals": swept.journals})
+
+    async def _asked(self, what: str, who: str, *, dry_run: bool, **words: Json) -> None:
+        """Audit that somebody asked for a clean-up, before it begins; what goes has rows of its own."""
+        if self._audit and not dry_run and who != _OWN:
+            await self._audit.done(Act(act="cleanup.run", who=who, words={"what": what, **words}))
 
     def _older(self, kind: What, older_s: float | None) -> Micros:
         if kind is What.EXPIRED:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
+from alcove.audit.model import Witness
+from alcove.audit.queries import forget_session, record
 from alcove.clock import Micros
-from alcove.database.op import Statement, Steps
+from alcove.database.op import Row, Statement, Steps
 from alcove.lifecycle.model import By, Gone
 
 _SMALL = (
@@ -21,10 +23,13 @@ _OF_RUN = (
 )
 
 
-def purge(now: Micros, session_id: str, limit: int, by: By | None, before: Gone) -> Steps[tuple[Gone, bool]]:
+def purge(
+    now: Micros, session_id: str, limit: int, by: By | None, before: Gone, witness: Witness | None = None
+) -> Steps[tuple[Gone, bool]]:
     """Remove up to `limit` messages, turns, answers or events of a trashed session; with none left, the session itself.
 
-    The answer to its creation stays under its idempotency key: a late repetition must not create it anew.
+    The answer to its creation stays under its idempotency key: a late repetition must not create it anew. What was
+    audited in it keeps its codes and digests, and loses its words.
 
     Args:
         now: The time.
@@ -32,6 +37,7 @@ def purge(now: Micros, session_id: str, limit: int, by: By | None, before: Gone)
         limit: How many rows at most.
         by: Why and by whom, for the log; None leaves no trace.
         before: What was removed of this session by the steps before.
+        witness: Writes the row of the audit.
 
     Returns:
         What this step removed, and whether there is more.
@@ -60,6 +66,8 @@ def purge(now: Micros, session_id: str, limit: int, by: By | None, before: Gone)
             for sql in _OF_RUN:
                 rows += len((yield Statement(f"{sql} RETURNING 1", (run_id,))))
         return Gone(events=events, runs=int(ended), rows=rows), True
+    if by and (yield from forget_session(now, witness, session_id, limit)):
+        return Gone(), True  # the rows stay
     rows = 0
     for sql in _SMALL:
         rows += len((yield Statement(f"{sql} RETURNING 1", (session_id,))))
@@ -67,7 +75,20 @@ def purge(now: Micros, session_id: str, limit: int, by: By | None, before: Gone)
     gone = Gone(rows=rows + len(session))
     if session and by:
         yield deeds(now, [(session_id, *session[0], before + gone)], "purged", by)
+        yield from _audited(now, witness, session_id, session[0], by, before + gone)
     return gone, False
+
+
+def _audited(now: Micros, witness: Witness | None, session_id: str, found: Row, by: By, gone: Gone) -> Steps[None]:
+    """Audit a purge: by the digest of the session, whose id is found in the log of deeds and nowhere else."""
+    if witness is None:
+        return
+    trash_id, tenant = found
+    removed = msgspec.structs.asdict(gone)
+    subject = witness.seals.digest(f"session:{session_id}")
+    yield from record(
+        now, witness, "session.purged", subject, tenant=tenant, why=by.why, trash_id=trash_id, removed=removed
+    )
 
 
 def deeds(now: Micros, sessions: list[tuple[str, str, str, Gone | None]], what: str, by: By) -> Statement:

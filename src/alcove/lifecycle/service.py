@@ -9,13 +9,14 @@ from contextlib import suppress
 import msgspec
 
 from alcove import ids, limits
+from alcove.audit.service import Audit
 from alcove.database.idempotency import Once
 from alcove.database.op import Database
 from alcove.dialogs.model import Dialog, Step
 from alcove.dialogs.service import Dialogs
 from alcove.errors import SessionBusyError, SessionNotFoundError
 from alcove.events.model import Event
-from alcove.lifecycle import queries, trashing
+from alcove.lifecycle import listing, queries, trashing
 from alcove.lifecycle.model import By, DeedPage, Gone, Receipt, Restored, Trashing, TrashPage, Why
 from alcove.lifecycle.trash import Trash
 from alcove.messages.model import Appended, Draft, Message, Window
@@ -124,6 +125,7 @@ class Lifecycle(Sessions):
         workspaces: The folders; None for a hub without.
         forget: Removes what is kept elsewhere of a session that is purged; may be called again.
         ttl_s: Idle time of new sessions by default.
+        audit: Where deletions and restorations are recorded.
     """
 
     def __init__(
@@ -136,13 +138,14 @@ class Lifecycle(Sessions):
         workspaces: Workspaces | None,
         forget: Callable[[str], Awaitable[None]] | None = None,
         ttl_s: float | None = None,
+        audit: Audit | None = None,
     ) -> None:
         super().__init__(database, ttl_s=ttl_s)
         self._messages = messages
         self._runs = runs
         self._dialogs = dialogs
         self._workspaces = workspaces
-        self.trash = Trash(database, runs, workspaces, forget)
+        self.trash = Trash(database, runs, workspaces, forget, audit)
 
     async def create(
         self,
@@ -309,7 +312,7 @@ class Lifecycle(Sessions):
         self, *, limit: int = limits.PAGE_DEFAULT, cursor: str | None = None, tenant: str = "default"
     ) -> TrashPage:
         """List what is in the trash, newest first."""
-        return await self._database.read(trashing.page, tenant, page_limit(limit), cursor)
+        return await self._database.read(listing.page, tenant, page_limit(limit), cursor)
 
     async def deeds(
         self,
@@ -327,7 +330,7 @@ class Lifecycle(Sessions):
             cursor: `next_cursor` of the page before.
             tenant: Whose.
         """
-        return await self._database.read(trashing.log, tenant, session_id, page_limit(limit), cursor)
+        return await self._database.read(listing.log, tenant, session_id, page_limit(limit), cursor)
 
     def _handle(self, session: Session) -> Handle:
         fields = (getattr(session, name) for name in Session.__struct_fields__)

@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 
 from alcove import ids, limits
+from alcove.audit.model import Witness
+from alcove.audit.service import Audit
 from alcove.database.op import Database
 from alcove.errors import AlcoveError, StorageError
 from alcove.lifecycle import queries, trashing
@@ -28,6 +30,7 @@ class Trash:
         runs: What is ended before a folder goes.
         workspaces: The folders; None for a hub without.
         forget: Removes what is kept elsewhere of a session that is purged; may be called again.
+        audit: Where each of these is recorded, in the transaction that does it.
     """
 
     def __init__(
@@ -36,8 +39,10 @@ class Trash:
         runs: Runs,
         workspaces: Workspaces | None,
         forget: Callable[[str], Awaitable[None]] | None = None,
+        audit: Audit | None = None,
     ) -> None:
         self._database = database
+        self._audit = audit
         self._runs = runs
         self._workspaces = workspaces
         self._forget = forget
@@ -152,7 +157,8 @@ class Trash:
     ) -> list[str]:
         went: list[str] = []
         limit = limits.TREE_SESSIONS
-        while step := await self._database.write(trashing.trash, session_id, trash_id, limit, by, claim, version):
+        wit = self.witness(by)
+        while step := await self._database.write(trashing.trash, session_id, trash_id, limit, by, claim, version, wit):
             went += step
         return went
 
@@ -187,7 +193,8 @@ class Trash:
         back: list[str] = []
         try:
             await self._folders(sessions, coming.id, back=True)
-            while step := await self._database.write(trashing.bring_back, coming, claim, limits.TREE_SESSIONS, by):
+            limit, witness = limits.TREE_SESSIONS, self.witness(by)
+            while step := await self._database.write(trashing.bring_back, coming, claim, limit, by, witness):
                 back += step
         except AlcoveError:
             if not back:
@@ -207,6 +214,8 @@ class Trash:
     async def _purge(self, going: Trashing, claim: str, by: By) -> tuple[Gone, list[str]]:
         """Remove what is marked, the lowest first: whoever has to go on finds the rest below what is still there."""
         total, went = Gone(), list[str]()
+        if self._audit:
+            await self._audit.flush(everything=True)  # so that the words of denials in it go with it
         while True:
             while await self._database.write(trashing.mark_below, going.id, limits.TREE_SESSIONS):
                 pass
@@ -221,7 +230,7 @@ class Trash:
         return total, went
 
     async def _purge_one(self, session_id: str, trash_id: str, by: By) -> Gone:
-        gone = Gone()
+        gone, witness = Gone(), self.witness(by)  # before a file goes: what cannot be audited stays
         if self._workspaces:
             removed = await self._workspaces.purge(session_id, trash_id)
             gone = Gone(files=removed.files, folders=removed.folders, size_bytes=removed.size_bytes)
@@ -229,9 +238,13 @@ class Trash:
             await self._forget(session_id)
         more = True
         while more:
-            step, more = await self._database.write(queries.purge, session_id, limits.PURGE_ROWS, by, gone)
+            step, more = await self._database.write(queries.purge, session_id, limits.PURGE_ROWS, by, gone, witness)
             gone += step
         return gone
+
+    def witness(self, by: By) -> Witness | None:
+        """Return what writes the row of the audit, None for a trash that was built without one."""
+        return self._audit.witness(by.who) if self._audit else None
 
     @asynccontextmanager
     async def _holding(self, trash_id: str, claim: str) -> AsyncGenerator[None]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import msgspec
 
 from alcove import limits
+from alcove.audit.model import Act, Witness
+from alcove.audit.queries import append, record
 from alcove.clock import SECOND, Micros
 from alcove.database.op import Row, Rows, Statement, Steps, Value
 from alcove.errors import AlreadyExistsError, ConflictError, InvalidError, SessionNotFoundError
-from alcove.lifecycle.model import By, Deed, DeedPage, Gone, Step, Trashing, TrashPage
+from alcove.lifecycle.model import By, Step, Trashing
 from alcove.lifecycle.queries import deeds
-from alcove.pages import decode_cursor, encode_cursor
 from alcove.sessions import queries as sessions
 from alcove.sessions.heads import NEVER
 
@@ -23,17 +24,26 @@ CLAIM: Micros = limits.CLAIM_S * SECOND
 
 
 def trash(
-    now: Micros, session_id: str, trash_id: str, limit: int, by: By, claim: str, version: int | None = None
+    now: Micros,
+    session_id: str,
+    trash_id: str,
+    limit: int,
+    by: By,
+    claim: str,
+    version: int | None = None,
+    witness: Witness | None = None,
 ) -> Steps[list[str]]:
     """Move a session and its descendants to the trash, at most `limit` of them: see `sessions.queries.trash`."""
     went = yield from sessions.trash(now, session_id, trash_id, limit, version)
     if went:
         [[tenant]] = yield Statement("SELECT tenant FROM sessions WHERE id = ?", (session_id,))
-        yield from recorded(now, [(trash_id, tenant, went)], by, claim)
+        yield from recorded(now, [(trash_id, tenant, went)], by, claim, witness)
     return went
 
 
-def recorded(now: Micros, trashings: list[tuple[str, str, list[str]]], by: By, claim: str) -> Steps[None]:
+def recorded(
+    now: Micros, trashings: list[tuple[str, str, list[str]]], by: By, claim: str, witness: Witness | None = None
+) -> Steps[None]:
     """Record trashings (id, tenant, sessions with the trashed one first) whose folders are still to follow."""
     yield Statement(
         f"INSERT INTO trashings ({TRASHING}) VALUES (?, ?, ?, ?, ?, ?, ?, 'moving', ?, ?, ?, ?) "
@@ -47,6 +57,20 @@ def recorded(now: Micros, trashings: list[tuple[str, str, list[str]]], by: By, c
     )
     yield deeds(now, [(gone, trash_id, tenant, None) for trash_id, tenant, went in trashings for gone in went],
         "trashed", by)  # fmt: skip
+    if witness:
+        acts = [
+            Act(
+                act="session.trashed",
+                subject=f"session:{went[0]}",
+                tenant=tenant,
+                session_id=went[0],
+                who=by.who,
+                times=len(went),
+                words={"why": by.why, "trash_id": trash_id},
+            )
+            for trash_id, tenant, went in trashings
+        ]
+        yield from append(now, witness.seals, acts)
 
 
 def kept(now: Micros, trash_ids: list[str], claim: str) -> Steps[None]:
@@ -231,7 +255,9 @@ def _parentless(session_id: str, parent_id: str, where: str, remedy: str) -> Con
     )
 
 
-def bring_back(now: Micros, trashing: Trashing, claim: str, limit: int, by: By) -> Steps[list[str]]:
+def bring_back(
+    now: Micros, trashing: Trashing, claim: str, limit: int, by: By, witness: Witness | None = None
+) -> Steps[list[str]]:
     """Make sessions of a trashing active again, at most `limit` of them, parents first; none when all are back.
 
     Coming back is activity. One that is past its end gets `limits.RESTORED_S` to be given another.
@@ -262,6 +288,16 @@ def bring_back(now: Micros, trashing: Trashing, claim: str, limit: int, by: By) 
         many=True,
     )
     yield deeds(now, [(row[0], trashing.id, trashing.tenant, None) for row in rows], "restored", by)
+    yield from record(
+        now,
+        witness,
+        "session.restored",
+        f"session:{trashing.session_id}",
+        tenant=trashing.tenant,
+        session_id=trashing.session_id,
+        times=len(rows),
+        trash_id=trashing.id,
+    )
     return [row[0] for row in rows]
 
 
@@ -353,36 +389,3 @@ def end_purge(now: Micros, trash_id: str, claim: str) -> Steps[None]:
         yield from kept(now, [trash_id], claim)
     else:
         yield Statement("DELETE FROM trashings WHERE id = ?", (trash_id,))
-
-
-def page(now: Micros, tenant: str, limit: int, cursor: str | None) -> Steps[TrashPage]:
-    """Return trashings, newest first."""
-    at, after = decode_cursor(cursor) if cursor else (NEVER, "")
-    rows = yield Statement(
-        f"SELECT {TRASHING} FROM trashings WHERE tenant = ? AND (trashed_at, id) < (?, ?) "
-        "ORDER BY trashed_at DESC, id DESC LIMIT ?",
-        (tenant, at, after, limit + 1),
-    )
-    found = [Trashing(*row) for row in rows[:limit]]
-    return TrashPage(found, encode_cursor(found[-1].trashed_us, found[-1].id) if len(rows) > limit else None)
-
-
-def log(now: Micros, tenant: str, session_id: str | None, limit: int, cursor: str | None) -> Steps[DeedPage]:
-    """Return deeds, newest first: of one session, or of all."""
-    at, after = decode_cursor(cursor) if cursor else (NEVER, "/")
-    after_id, _, after_what = after.partition("/")
-    condition, values = ("session_id = ? AND ", (session_id,)) if session_id is not None else ("", ())
-    narrowed: tuple[Value, ...] = (*values, tenant, at, after_id, after_what, limit + 1)
-    rows = yield Statement(
-        "SELECT session_id, trash_id, what, tenant, why, who, created_at, removed FROM deeds "
-        f"WHERE {condition}tenant = ? AND (created_at, session_id, what) < (?, ?, ?) "
-        "ORDER BY created_at DESC, session_id DESC, what DESC LIMIT ?",
-        narrowed,
-    )
-    found = [Deed(*row[:-1], removed=_removed(row[-1])) for row in rows[:limit]]
-    last = found[-1] if len(rows) > limit else None
-    return DeedPage(found, encode_cursor(last.created_us, f"{last.session_id}/{last.what}") if last else None)
-
-
-def _removed(text: str) -> Gone | None:
-    return msgspec.json.decode(text, type=Gone) if text else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from alcove.audit.model import Witness
+from alcove.audit.queries import record
 from alcove.clock import Micros
 from alcove.database.op import Statement, Steps
 from alcove.errors import KeyMissingError
@@ -10,14 +12,28 @@ from alcove.principals.model import Key, KeyPage
 _COLUMNS = "id, tenant, role, user_id, label, rate_per_s, created_at, expires_at, revoked_at, used_at"
 
 
-def create(now: Micros, key: Key, digest: str, lifetime: Micros) -> Steps[Key]:
-    """Insert a key; its times are decided here."""
+def create(now: Micros, key: Key, digest: str, lifetime: Micros, witness: Witness | None = None) -> Steps[Key]:
+    """Insert a key; its times are decided here. It is audited."""
     yield Statement(
         f"INSERT INTO principal_keys ({_COLUMNS}, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?)",
         (key.id, key.tenant, key.role, key.user_id, key.label, key.rate_per_s, now)
         + (now + lifetime if lifetime else 0, digest),
     )
+    yield from _record(now, witness, "key.created", key)
     return (yield from get(now, key.id))
+
+
+def _record(now: Micros, witness: Witness | None, act: str, key: Key) -> Steps[None]:
+    yield from record(
+        now,
+        witness,
+        act,
+        f"key:{key.id}",
+        tenant=key.tenant,
+        user_id=key.user_id,
+        role=key.role,
+        label=key.label,
+    )
 
 
 def get(now: Micros, key_id: str) -> Steps[Key]:
@@ -44,10 +60,15 @@ def exist(now: Micros) -> Steps[bool]:
     return bool((yield Statement("SELECT 1 FROM principal_keys LIMIT 1")))
 
 
-def revoke(now: Micros, key_id: str) -> Steps[Key]:
-    """Revoke a key; one that was revoked before keeps its time."""
-    yield Statement("UPDATE principal_keys SET revoked_at = ? WHERE id = ? AND revoked_at = 0", (now, key_id))
-    return (yield from get(now, key_id))
+def revoke(now: Micros, key_id: str, witness: Witness | None = None) -> Steps[Key]:
+    """Revoke a key, which is audited; one that was revoked before keeps its time."""
+    revoked = yield Statement(
+        "UPDATE principal_keys SET revoked_at = ? WHERE id = ? AND revoked_at = 0 RETURNING id", (now, key_id)
+    )
+    key = yield from get(now, key_id)
+    if revoked:
+        yield from _record(now, witness, "key.revoked", key)
+    return key
 
 
 def page(now: Micros, tenant: str | None, limit: int, before: str) -> Steps[KeyPage]:

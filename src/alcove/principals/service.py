@@ -6,6 +6,8 @@ import logging
 from typing import final
 
 from alcove import ids, limits
+from alcove.audit.model import Witness
+from alcove.audit.service import Audit
 from alcove.clock import SECOND, Clock, Micros, SystemClock
 from alcove.database.op import Database
 from alcove.durations import ttl_us
@@ -53,10 +55,12 @@ class Keys:
     Args:
         database: Where they are.
         clock: Measures how long a key that was looked up stays known.
+        audit: Where keys that are made and revoked are recorded.
     """
 
-    def __init__(self, database: Database, clock: Clock | None = None) -> None:
+    def __init__(self, database: Database, clock: Clock | None = None, *, audit: Audit | None = None) -> None:
         self._database = database
+        self._audit = audit
         self._clock = clock or SystemClock()
         self._known: dict[str, _Known] = {}
         self._revoked: set[str] = set()  # here, whatever a look-up says that began before
@@ -72,6 +76,7 @@ class Keys:
         label: str = "",
         ttl_s: float | None = None,
         rate_per_s: int | None = None,
+        by: str = "library",
     ) -> Issued:
         """Make a key.
 
@@ -83,15 +88,18 @@ class Keys:
             ttl_s: Seconds after which it is refused; None for never.
             rate_per_s: Requests a second on average, 0 for any number; by default any number, but
                 `limits.USER_KEY_RATE` for a user.
+            by: Who asks; the audit keeps it.
 
         Raises:
             InvalidError: A field, named in the error, is not valid.
+            DatabaseError, StorageError: It, or its row of the audit, could not be written: there is no key.
         """
         rate = rules.check_new(tenant=tenant, role=role, user_id=user_id, label=label, rate_per_s=rate_per_s)
         lifetime = ttl_us(ttl_s)
         secret = rules.SECRET_PREFIX + ids.new_secret()
         new = Key(ids.new_id(), tenant, role, user_id, label, rate, 0, 0, 0, 0)
-        key = await self._database.write(queries.create, new, rules.digest(secret), lifetime)
+        witness = self._witness(by)
+        key = await self._database.write(queries.create, new, rules.digest(secret), lifetime, witness)
         self._exist = True
         _log.info("key created", extra={"key_id": key.id, "tenant": tenant, "role": role, "user_id": user_id})
         return Issued(key, secret)
@@ -111,13 +119,13 @@ class Keys:
         before = _AFTER_ANY_ID if cursor is None else ids.name(cursor, field="cursor")
         return await self._database.read(queries.page, tenant, page_limit(limit), before)
 
-    async def revoke(self, key_id: str) -> Key:
+    async def revoke(self, key_id: str, *, by: str = "library") -> Key:
         """Revoke a key for good: at once in this process, within `limits.DECISION_S` in every other.
 
         Raises:
             KeyMissingError: There is none of that id.
         """
-        key = await self._database.write(queries.revoke, key_id)
+        key = await self._database.write(queries.revoke, key_id, self._witness(by))
         self._revoked.add(key_id)
         self._known = {digest: known for digest, known in self._known.items() if known.key.id != key_id}
         _log.info("key revoked", extra={"key_id": key_id})
@@ -150,6 +158,9 @@ class Keys:
                 remedy="send fewer, or ask for a key with a higher rate",
             )
         return known.principal
+
+    def _witness(self, by: str) -> Witness | None:
+        return self._audit.witness(ids.name(by, field="by")) if self._audit else None
 
     async def _look_up(self, digest: str, now: float, before: _Known | None) -> _Known:
         key, instant = await self._database.read(queries.by_digest, digest)

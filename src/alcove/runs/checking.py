@@ -13,6 +13,8 @@ from typing import NamedTuple
 import msgspec
 
 from alcove import ids, limits
+from alcove.audit.model import Witness
+from alcove.audit.service import Audit
 from alcove.clock import Clock, SystemClock
 from alcove.database.op import Database
 from alcove.errors import DatabaseError, TooLargeError
@@ -73,11 +75,13 @@ class Checks(Ledger):
     Args:
         database: Where grants are.
         clock: Measures how long what the database said holds.
+        audit: Is told of every denial and of every withdrawal.
     """
 
-    def __init__(self, database: Database, clock: Clock | None = None) -> None:
+    def __init__(self, database: Database, clock: Clock | None = None, *, audit: Audit | None = None) -> None:
         super().__init__(database)
-        self._granting = Granting(database)
+        self._audit = audit
+        self._granting = Granting(database, audit)
         self._monotonic = (clock or SystemClock()).monotonic
         self._known: dict[str, Known] = {}
         self._size = 0
@@ -196,7 +200,7 @@ class Checks(Ledger):
         """Return what runs in a session may be granted at most, as set for the session itself; None for no bound."""
         return await self._database.read(grant_queries.ceiling, session_id)
 
-    async def set_ceiling(self, session_id: str, rights: Rights | None) -> None:
+    async def set_ceiling(self, session_id: str, rights: Rights | None, *, made_by: str = "local") -> None:
         """Set what runs in a session, and in those below it, may be granted at most; None takes the bound away.
 
         Runs that have started keep what they hold: `narrow` withdraws.
@@ -206,7 +210,7 @@ class Checks(Ledger):
             InvalidError: The rights are not valid.
         """
         within = None if rights is None else checked(rights, bound=True)
-        await self._database.write(grant_queries.set_ceiling, session_id, within)
+        await self._database.write(grant_queries.set_ceiling, session_id, within, self._witness(made_by))
 
     async def _withdraw(self, run_id: str, kind: str, within: Rights, reason: str, made_by: str) -> Held:
         ids.name(reason[: limits.ID_CHARS], field="reason", empty=True)
@@ -215,7 +219,8 @@ class Checks(Ledger):
                 "the reason is too long", field="reason", limit=limits.REASON_CHARS, remedy="shorten it"
             )
         before = await self.grant(run_id)
-        await self._database.write(grant_queries.withdraw, run_id, kind, within, reason, made_by)
+        witness = self._witness(made_by)
+        await self._database.write(grant_queries.withdraw, run_id, kind, within, reason, made_by, witness)
         self._forget_line(run_id)
         after = await self.grant(run_id)
         _log.info("grant withdrawn", extra={"run_id": run_id, "kind": kind, "by": made_by, "digest": after.digest})
@@ -292,8 +297,28 @@ class Checks(Ledger):
     def _told(self, run_id: str, check: Check, decision: Decision) -> Decision:
         """Return a decision; the one place where a denial is told."""
         if not decision.allowed:
+            if self._audit is not None:
+                self._deny(self._audit, run_id, check, decision.code)
             self.on_denial(Denial(run_id, check, decision))
         return decision
+
+    def _deny(self, audit: Audit, run_id: str, check: Check, code: str) -> None:
+        known = self._known.get(run_id)
+        audit.denied(
+            "check.denied",
+            code,
+            subject=f"run:{run_id}",
+            tenant=known.tenant if known else "",
+            user_id=known.user_id if known else "",
+            session_id=known.session_id if known else "",
+            type=check.kind,
+            id=check.name,
+            operation=check.operation,
+            caller=check.caller,
+        )
+
+    def _witness(self, by: str) -> Witness | None:
+        return self._audit.witness(ids.name(by, field="by")) if self._audit else None
 
 
 def _decide(run_id: str, known: Known | None, check: Check) -> Decision:

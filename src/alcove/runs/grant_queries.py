@@ -5,11 +5,13 @@ from __future__ import annotations
 import msgspec
 
 from alcove import limits
+from alcove.audit.model import Witness
+from alcove.audit.queries import record
 from alcove.clock import Micros
 from alcove.database.op import Statement, Steps
 from alcove.errors import RunNotFoundError, SessionNotFoundError
 from alcove.rights.model import Rights, read_rights, written
-from alcove.runs.model import RunStatus
+from alcove.runs.model import NewRun, RunStatus
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -172,8 +174,37 @@ def held(now: Micros, run_id: str) -> Steps[tuple[str, str, str, Standing]]:
     return rows[0][0], rows[0][1], rows[0][2], stands
 
 
-def withdraw(now: Micros, run_id: str, kind: str, rights: Rights, reason: str, made_by: str) -> Steps[bool]:
+def granted(now: Micros, new: NewRun, witness: Witness | None) -> Steps[None]:
+    """Audit a grant, in the transaction that starts its run."""
+    yield from record(
+        now,
+        witness,
+        "grant.created",
+        f"run:{new.id}",
+        tenant=new.tenant,
+        user_id=new.user_id,
+        session_id=new.session_id,
+        agent=new.agent,
+        digest=new.digest,
+        parent_run=new.parent_run,
+    )
+
+
+_WITHDRAWN = {"revoke": "grant.revoked", "narrow": "grant.narrowed"}
+
+
+def withdraw(
+    now: Micros,
+    run_id: str,
+    kind: str,
+    rights: Rights,
+    reason: str,
+    made_by: str,
+    witness: Witness | None = None,
+) -> Steps[bool]:
     """Withdraw from a grant; return whether it made a difference: what is revoked already stays as it is.
+
+    It is audited when it did.
 
     Raises:
         RunNotFoundError: There is no such run.
@@ -188,6 +219,20 @@ def withdraw(now: Micros, run_id: str, kind: str, rights: Rights, reason: str, m
         "INSERT INTO grant_changes (run_id, n, kind, rights, reason, made_by, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
         (run_id, rows[0][0], kind, written(rights), reason, made_by, now),
     )
+    if witness:
+        [whose] = yield Statement("SELECT tenant, user_id, session_id, digest FROM runs WHERE id = ?", (run_id,))
+        tenant, user_id, session_id, digest = whose
+        yield from record(
+            now,
+            witness,
+            _WITHDRAWN[kind],
+            f"run:{run_id}",
+            tenant=tenant,
+            user_id=user_id,
+            session_id=session_id,
+            digest=digest,
+            reason=reason,
+        )
     return True
 
 
@@ -216,20 +261,35 @@ def ceiling(now: Micros, session_id: str) -> Steps[Rights | None]:
     return read_rights(rows[0][0]) if rows else None
 
 
-def set_ceiling(now: Micros, session_id: str, rights: Rights | None) -> Steps[None]:
-    """Set what runs in a session may be granted at most, or take that away.
+def set_ceiling(now: Micros, session_id: str, rights: Rights | None, witness: Witness | None = None) -> Steps[None]:
+    """Set what runs in a session may be granted at most, or take that away; it is audited.
 
     Raises:
         SessionNotFoundError: There is no such session, or it is in the trash.
     """
-    rows = yield Statement("SELECT trashed FROM heads WHERE session_id = ?", (session_id,))
+    rows = yield Statement(
+        "SELECT h.trashed, s.tenant, s.user_id FROM heads h JOIN sessions s ON s.id = h.session_id "
+        "WHERE h.session_id = ?",
+        (session_id,),
+    )
     if not rows or rows[0][0]:
         raise SessionNotFoundError(f"there is no session {session_id}", field="session_id", session_id=session_id)
+    [(_, tenant, user_id)] = rows
     if rights is None:
         yield Statement("DELETE FROM ceilings WHERE session_id = ?", (session_id,))
-        return
-    yield Statement(
-        "INSERT INTO ceilings (session_id, rights, set_at) VALUES (?, ?, ?) "
-        "ON CONFLICT (session_id) DO UPDATE SET rights = excluded.rights, set_at = excluded.set_at",
-        (session_id, written(rights), now),
+    else:
+        yield Statement(
+            "INSERT INTO ceilings (session_id, rights, set_at) VALUES (?, ?, ?) "
+            "ON CONFLICT (session_id) DO UPDATE SET rights = excluded.rights, set_at = excluded.set_at",
+            (session_id, written(rights), now),
+        )
+    yield from record(
+        now,
+        witness,
+        "ceiling.removed" if rights is None else "ceiling.set",
+        f"session:{session_id}",
+        tenant=tenant,
+        user_id=user_id or "",
+        session_id=session_id,
+        rights="" if rights is None else written(rights),
     )

@@ -10,6 +10,7 @@ from typing import TypeAlias
 import msgspec
 
 from alcove import limits
+from alcove.audit.service import Audit
 from alcove.clock import SECOND, Micros
 from alcove.database.op import Database
 from alcove.durations import ttl_us
@@ -57,12 +58,14 @@ class Built(msgspec.Struct, frozen=True, kw_only=True):
         cuts: What was cut off it.
         root_run: The run at the top of its tree, `''` when that is the run itself.
         lifetime_s: Seconds until it expires; infinite when it ends with the run.
+        by: Who asked for it.
     """
 
     grant: Grant
     cuts: tuple[Cut, ...]
     root_run: str
     lifetime_s: float
+    by: str = "library"
 
 
 class Granting:
@@ -70,11 +73,13 @@ class Granting:
 
     Args:
         database: Knows what sessions allow and parents hold.
+        audit: Is told when a grant is refused.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, audit: Audit | None = None) -> None:
         self.resolver: Resolver | None = None
         self._database = database
+        self._audit = audit
 
     async def build(
         self,
@@ -86,8 +91,9 @@ class Granting:
         tenant: str,
         user_id: str,
         parent_run: str,
+        by: str = "library",
     ) -> Built:
-        """Return the grant of a run that is about to start.
+        """Return the grant of a run that is about to start; a refusal is audited.
 
         Raises:
             InvalidError: Something asked for is not valid.
@@ -95,6 +101,43 @@ class Granting:
             NotPermittedError: The parent has no authority to hand on, the resolver refuses, or `asked.exact` and
                 something would be cut off.
         """
+        try:
+            built = await self._build(
+                asked,
+                agent=agent,
+                declared=declared,
+                session_id=session_id,
+                tenant=tenant,
+                user_id=user_id,
+                parent_run=parent_run,
+            )
+        except NotPermittedError as error:
+            if self._audit:
+                self._audit.denied(
+                    "grant.denied",
+                    error.code,
+                    subject=f"run:{parent_run}" if parent_run else "",
+                    tenant=tenant,
+                    user_id=user_id,
+                    session_id=session_id,
+                    who=by,
+                    agent=agent,
+                    reason=error.message,
+                )
+            raise
+        return msgspec.structs.replace(built, by=by)
+
+    async def _build(
+        self,
+        asked: Asked,
+        *,
+        agent: str,
+        declared: Rights,
+        session_id: str,
+        tenant: str,
+        user_id: str,
+        parent_run: str,
+    ) -> Built:
         check_asked(asked)
         lifetime = ttl_us(asked.ttl_s)
         wanted = checked(asked.rights, bound=False)

@@ -15,6 +15,7 @@ import msgspec
 
 from alcove import ids, limits
 from alcove.agents.catalog import Catalog
+from alcove.audit.service import Audit
 from alcove.clock import SECOND, Clock
 from alcove.database.idempotency import once, write_once
 from alcove.database.op import Database
@@ -66,12 +67,20 @@ class HostedRuns(Checks):
         events: Carries what runs say.
         agents: Knows what an agent declares, when it is one of Alcove's.
         clock: Measures how long what the database said holds.
+        audit: Is told of grants, withdrawals and denials.
     """
 
     def __init__(
-        self, database: Database, *, sessions: Sessions, events: Events, agents: Catalog, clock: Clock | None = None
+        self,
+        database: Database,
+        *,
+        sessions: Sessions,
+        events: Events,
+        agents: Catalog,
+        clock: Clock | None = None,
+        audit: Audit | None = None,
     ) -> None:
-        super().__init__(database, clock)
+        super().__init__(database, clock, audit=audit)
         self._sessions = sessions
         self._events = events
         self._agents = agents
@@ -88,6 +97,7 @@ class HostedRuns(Checks):
         parent_run: str = "",
         grant: Asked | None = None,
         stale_s: float = limits.STALE_S,
+        by: str = "library",
     ) -> Registered:
         """Record a run that the caller executes, with its frozen grant, in one transaction.
 
@@ -102,6 +112,7 @@ class HostedRuns(Checks):
             parent_run: The run that hands its rights on: this one gets no more than that holds.
             grant: What the run is to be allowed (`alcove.ask`).
             stale_s: Seconds without a heartbeat or report after which it is lost, up to `limits.STALE_S_MAX`.
+            by: Who asks; the audit keeps it.
 
         Raises:
             AlreadyExistsError: There is a run of that id.
@@ -123,12 +134,14 @@ class HostedRuns(Checks):
             tenant=tenant,
             user_id=user_id,
             parent_run=parent_run,
+            by=by,
         )
         new = new_run(
             built.grant, built, run_id=own_id, session_id=session_id, holder="", tenant=tenant, user_id=user_id
         )
         token = TOKEN_PREFIX + ids.new_secret()
-        await self._database.write(hosted_queries.register, new, round(stale_s * SECOND), digest(token))
+        stale_after = round(stale_s * SECOND)
+        await self._database.write(hosted_queries.register, new, stale_after, digest(token), self._witness(by))
         _log.info("run registered", extra={"run_id": own_id, "session_id": session_id, "agent": agent})
         return Registered(await self.get(own_id), token)
 

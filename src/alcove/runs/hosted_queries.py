@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from alcove import limits
+from alcove.audit.model import Witness
 from alcove.clock import Micros
 from alcove.database.idempotency import Once, remember
 from alcove.database.op import Statement, Steps
@@ -36,8 +37,8 @@ class Reported(msgspec.Struct, frozen=True):
     last_seq: int
 
 
-def register(now: Micros, new: NewRun, stale_after: Micros, token: str) -> Steps[None]:
-    """Record a run and its frozen grant.
+def register(now: Micros, new: NewRun, stale_after: Micros, token: str, witness: Witness | None = None) -> Steps[None]:
+    """Record a run and its frozen grant, which is audited.
 
     Raises:
         AlreadyExistsError: There is a run of that id.
@@ -64,6 +65,7 @@ def register(now: Micros, new: NewRun, stale_after: Micros, token: str) -> Steps
     yield grant_queries.insert(new.id, new.grant_json, new.cuts_json)
     started = NewEvent("run.started", {"run_id": new.id, "rung": "hosted"})
     yield events.insert(now, new.id, 1, [started])
+    yield from grant_queries.granted(now, new, witness)
 
 
 def beat(now: Micros, run_id: str) -> Steps[None]:

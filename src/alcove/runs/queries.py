@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from alcove import limits
+from alcove.audit.model import Witness
 from alcove.clock import SECOND, Micros
 from alcove.database.idempotency import Once, remember
 from alcove.database.op import Statement, Steps, Value
@@ -52,8 +53,12 @@ class Started(msgspec.Struct, frozen=True):
     lost: Lost | None = None
 
 
-def start(now: Micros, new: NewRun, message: Stored, request: Once | None) -> Steps[Started]:
+def start(
+    now: Micros, new: NewRun, message: Stored, request: Once | None, witness: Witness | None = None
+) -> Steps[Started]:
     """Take the lease, open a turn, append the user's message, freeze the grant and record the run: all or nothing.
+
+    The grant is audited.
 
     A run that has lost its lease is marked lost here. Its processes are ended next, and until then this run's row names
     them, so that whoever has to take over from this one ends them.
@@ -79,6 +84,7 @@ def start(now: Micros, new: NewRun, message: Stored, request: Once | None) -> St
     started = Started(new.id, new.session_id, fence.epoch, turn, seq, lost)
     if request:
         yield remember(now, request, started)
+    yield from grant_queries.granted(now, new, witness)
     return started
 
 

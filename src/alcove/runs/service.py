@@ -10,6 +10,7 @@ from alcove import ids, limits
 from alcove.agents.base import Line, Prompt
 from alcove.agents.catalog import Agent, Catalog
 from alcove.agents.function import FunctionAgent
+from alcove.audit.service import Audit
 from alcove.database.idempotency import Once, once, recall, write_once
 from alcove.database.op import Database
 from alcove.errors import (
@@ -55,6 +56,7 @@ class Runs(HostedRuns):
         agents: Who can answer.
         workshop: Prepares and does the work of agents.
         default_agent: Who answers when neither the caller nor the session says.
+        audit: Is told of grants, withdrawals and denials.
     """
 
     def __init__(
@@ -67,8 +69,9 @@ class Runs(HostedRuns):
         agents: Catalog,
         workshop: Workshop,
         default_agent: str,
+        audit: Audit | None = None,
     ) -> None:
-        super().__init__(database, sessions=sessions, events=events, agents=agents)
+        super().__init__(database, sessions=sessions, events=events, agents=agents, audit=audit)
         self._messages = messages
         self._workshop = workshop
         self._default_agent = default_agent
@@ -89,6 +92,7 @@ class Runs(HostedRuns):
         idempotency_key: str | None = None,
         grant: Asked | None = None,
         parent_run: str = "",
+        by: str = "library",
     ) -> Run:
         """Start a run on a message and return it; it goes on whether anybody listens or not.
 
@@ -103,18 +107,17 @@ class Runs(HostedRuns):
             idempotency_key: With it, a repetition gets the first answer again: the same run, as it started.
             grant: What the run is to be allowed (`alcove.ask`); as much as the agent declares by default.
             parent_run: The run that hands its rights on: the new one gets no more than that holds.
+            by: Who asks; the audit keeps it.
 
         Raises:
             SessionNotFoundError, SessionExpiredError: There is no session to run in.
             SessionBusyError: Another run holds it.
-            AgentNotFoundError, AgentUnavailableError: Nobody to answer.
+            AgentNotFoundError, AgentUnavailableError, RunNotFoundError: Nobody to answer, or no such parent.
             GuaranteeError: This machine cannot confine it as required.
-            RunNotFoundError: There is no such parent.
             NotPermittedError: The parent or the resolver refuses.
             InvalidError: A bad message or grant; nothing was recorded in any of these cases.
         """
-        if self._closing:
-            raise ClosedError("no more runs are started here: Alcove is stopping", remedy="try again later")
+        self._check_open()
         said = _checked(message)
         session = await self._sessions.get(session_id)
         body = (agent, message, language, timeout_s, *((grant, parent_run) if grant or parent_run else ()))
@@ -131,8 +134,9 @@ class Runs(HostedRuns):
             tenant=session.tenant,
             user_id=session.user_id,
             parent_run=parent_run,
+            by=by,
         )
-        # A caller that goes away must not leave a run that is recorded and that nobody looks after.
+        # When its caller goes away, a run that is recorded is looked after all the same.
         task = asyncio.create_task(self._start(session, answering, prompt, said, _timeout(timeout_s), request, built))
         self._starting.add(task)
         task.add_done_callback(self._starting.discard)
@@ -162,7 +166,10 @@ class Runs(HostedRuns):
                 tenant=session.tenant,
                 user_id=session.user_id,
             )
-            started, replayed = await write_once(self._database, request, Started, queries.start, new, said, request)
+            witness = self._witness(built.by)
+            started, replayed = await write_once(
+                self._database, request, Started, queries.start, new, said, request, witness
+            )
         except BaseException:
             await job.work.clean()
             raise
@@ -293,6 +300,10 @@ class Runs(HostedRuns):
     def live_count(self) -> int:
         """How many runs this process looks after now."""
         return len(self._live)
+
+    def _check_open(self) -> None:
+        if self._closing:
+            raise ClosedError("no more runs are started here: Alcove is stopping", remedy="try again later")
 
     async def _end_withdrawn(self, run_id: str) -> None:
         await self.cancel(run_id)

@@ -15,6 +15,7 @@ import msgspec as _msgspec
 from alcove import clock as _alcove_clock, errors as _alcove_errors, values as _alcove_values
 from alcove.agents import catalog as _alcove_agents_catalog
 from alcove.archive import model as _alcove_archive_model, service as _alcove_archive_service
+from alcove.audit import model as _alcove_audit_model
 from alcove.dialogs import model as _alcove_dialogs_model
 from alcove.events import model as _alcove_events_model
 from alcove.janitor import model as _alcove_janitor_model
@@ -57,6 +58,8 @@ class Alcove:
     def agents(self) -> _alcove_agents_catalog.Catalog: ...
     @property
     def archive(self) -> Archive: ...
+    @property
+    def audit(self) -> Audit: ...
     @property
     def dialogs(self) -> Dialogs: ...
     @property
@@ -106,7 +109,7 @@ class Archive:
         tenant: str = "default",
         progress: _alcove_archive_service.Progress = ...,
     ) -> _alcove_archive_model.Exported:
-        """Write sessions to an archive: what was said, metadata, tree, dialogs and files."""
+        """Write sessions to an archive: what was said with all its parts, metadata, tree, dialogs and files."""
 
     def import_archive(
         self,
@@ -138,6 +141,74 @@ class Archive:
         progress: _alcove_archive_service.Progress = ...,
     ) -> _alcove_archive_model.Imported:
         """Import working directories: each folder in `folder` becomes a session of its name with these files."""
+
+class Audit:
+    """What was denied, and what was done with authority, keys and sessions."""
+    @property
+    def node(self) -> str: ...
+    @property
+    def waiting(self) -> int: ...
+    def chains(self) -> _builtins.list[_alcove_audit_model.Chain]:
+        """Return where each node's chain begins and ends."""
+
+    def checkpoint(self) -> None:
+        """Note beside the database how far this node's chain has come: done when it is opened, swept and closed."""
+
+    def close(self) -> None:
+        """Write what waits."""
+
+    def denied(
+        self,
+        act: str,
+        code: str,
+        *,
+        subject: str = "",
+        tenant: str = "",
+        user_id: str = "",
+        session_id: str = "",
+        who: str = "",
+        **words: str,
+    ) -> None:
+        """Tell that something was denied. A plain call for any thread; it waits for nothing and never raises."""
+
+    def done(self, act: _alcove_audit_model.Act) -> None:
+        """Write the row of an act that is no single transaction, before it begins."""
+
+    def erase(
+        self,
+        *,
+        subject: str | None = None,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        before_us: _alcove_clock.Micros | None = None,
+        by: str = "library",
+    ) -> _alcove_audit_model.Erased:
+        """Erase the words of rows: of a subject, a session, a user, or of all before an instant. One of these."""
+
+    def flush(self, *, everything: bool = False) -> None:
+        """Write the denials that wait."""
+
+    def list(
+        self, filters: _alcove_audit_model.AuditFilters | None = None, *, limit: int = 50, cursor: str | None = None
+    ) -> _alcove_audit_model.RecordedPage:
+        """List rows, newest first."""
+
+    def records(
+        self, *, after_us: _alcove_clock.Micros = 0
+    ) -> _alcove_sync_doors.BlockingIterator[_alcove_audit_model.Recorded]:
+        """Yield every row, node by node in the order of its chain; of those since an instant, when that is given."""
+
+    def sweep(self, *, days: int = 400, rows: int = 1000000) -> int:
+        """Remove what is older or more than is kept of this node's chain; return how many rows went."""
+
+    def verify(self) -> _alcove_audit_model.Verified:
+        """Look through the whole audit: whether a row was altered, lost, moved or forged; each finding names its row."""
+
+    def watch(self) -> None:
+        """Write denials as they come. Goes on until it is cancelled."""
+
+    def witness(self, who: str) -> _alcove_audit_model.Witness:
+        """Return what `queries.record` needs to write the row of an act."""
 
 class Dialogs:
     """Begins dialogs in sessions and moves them. Each method is one transaction, unless it says otherwise."""
@@ -256,7 +327,7 @@ class Janitor:
     def findings(self) -> _alcove_janitor_model.Findings:
         """Look for folders without a session and sessions without a folder; nothing is changed."""
 
-    def sweep(self, *, dry_run: bool = False) -> _alcove_janitor_model.Swept:
+    def sweep(self, *, dry_run: bool = False, by: str = "janitor") -> _alcove_janitor_model.Swept:
         """Do all that is to be done by itself; with `dry_run`, tell what that would be."""
 
     def watch(self) -> None:
@@ -276,6 +347,7 @@ class Keys:
         label: str = "",
         ttl_s: float | None = None,
         rate_per_s: int | None = None,
+        by: str = "library",
     ) -> _alcove_principals_model.Issued:
         """Make a key."""
 
@@ -290,7 +362,7 @@ class Keys:
     ) -> _alcove_principals_model.KeyPage:
         """List keys, newest first, revoked and expired ones too: of one tenant, or of all."""
 
-    def revoke(self, key_id: str) -> _alcove_principals_model.Key:
+    def revoke(self, key_id: str, *, by: str = "library") -> _alcove_principals_model.Key:
         """Revoke a key for good: at once in this process, within `limits.DECISION_S` in every other."""
 
 class Messages:
@@ -516,6 +588,7 @@ class Runs:
         parent_run: str = "",
         grant: _alcove_runs_grants.Asked | None = None,
         stale_s: float = 3600,
+        by: str = "library",
     ) -> _alcove_runs_hosted.Registered:
         """Record a run that the caller executes, with its frozen grant, in one transaction."""
 
@@ -536,7 +609,9 @@ class Runs:
     def revoke(self, run_id: str, *, reason: str = "", made_by: str = "local") -> _alcove_runs_checking.Held:
         """Withdraw a run's whole grant, and with it those of the runs below it."""
 
-    def set_ceiling(self, session_id: str, rights: _alcove_rights_model.Rights | None) -> None:
+    def set_ceiling(
+        self, session_id: str, rights: _alcove_rights_model.Rights | None, *, made_by: str = "local"
+    ) -> None:
         """Set what runs in a session, and in those below it, may be granted at most; None takes the bound away."""
 
     def start(
@@ -550,6 +625,7 @@ class Runs:
         idempotency_key: str | None = None,
         grant: _alcove_runs_grants.Asked | None = None,
         parent_run: str = "",
+        by: str = "library",
     ) -> _alcove_runs_model.Run:
         """Start a run on a message and return it; it goes on whether anybody listens or not."""
 

@@ -7,6 +7,7 @@ from typing import Final
 NAMES: Final = {
     "Alcove": "alcove.hub:Alcove",
     "Archive": "alcove.archive.service:Archive",
+    "Audit": "alcove.audit.service:Audit",
     "Dialogs": "alcove.dialogs.service:Dialogs",
     "Events": "alcove.events.service:Events",
     "Handle": "alcove.lifecycle.service:Handle",

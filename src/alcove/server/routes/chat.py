@@ -114,6 +114,7 @@ async def _start(call: Call, body: Chat) -> Run:
             idempotency_key=key,
             grant=grant,
             parent_run=body.parent_run or "",
+            by=call.principal.name,
         )
     except AlcoveError:
         # With a key it stays: a repetition starts its run in it.

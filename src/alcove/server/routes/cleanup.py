@@ -117,7 +117,7 @@ async def clean_up(call: Call, body: Cleaning) -> CleanupView:
     janitor = call.hub.janitor
     what = given(body.what)
     if what is None:
-        swept = await janitor.sweep(dry_run=body.dry_run)
+        swept = await janitor.sweep(dry_run=body.dry_run, by=call.principal.name)
         return CleanupView(
             dry_run=body.dry_run,
             cleaned=[_cleaned(swept.expired), _cleaned(swept.trash)],

@@ -310,13 +310,13 @@ async def ceiling(call: Call) -> CeilingView:
 
 async def set_ceiling(call: Call, body: RightsBody) -> CeilingView:
     """Set what runs in a session, and in those below it, may be granted at most. Runs that have started keep theirs."""
-    await call.hub.runs.set_ceiling(call.session_id, body.bound())
+    await call.hub.runs.set_ceiling(call.session_id, body.bound(), made_by=call.principal.name)
     return await ceiling(call)
 
 
 async def clear_ceiling(call: Call) -> None:
     """Take the bound away."""
-    await call.hub.runs.set_ceiling(call.session_id, None)
+    await call.hub.runs.set_ceiling(call.session_id, None, made_by=call.principal.name)
 
 
 async def asked_for(call: Call, body: GrantBody | None, parent_run: str | None) -> Asked | None:

@@ -112,6 +112,7 @@ async def register(call: Call, body: Registration) -> RegisteredView:
         tenant=call.principal.tenant,
         user_id=call.user(body.user_id) or "",
         parent_run=body.parent_run or "",
+        by=call.principal.name,
         grant=await asked_for(call, body.grant, body.parent_run),
         stale_s=body.stale_s,
     )

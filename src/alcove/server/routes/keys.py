@@ -94,6 +94,7 @@ async def create(call: Call, body: NewKey) -> IssuedView:
         label=body.label,
         ttl_s=body.ttl_s,
         rate_per_s=body.rate_per_s,
+        by=call.principal.name,
     )
     return msgspec.convert({**msgspec.structs.asdict(_view(issued.key)), "secret": issued.secret}, IssuedView)
 
@@ -106,7 +107,7 @@ async def list_keys(call: Call, query: Paging) -> KeyList:
 
 async def revoke(call: Call) -> KeyView:
     """Revoke a key for good: at once here, within a second in every other process of the installation."""
-    return _view(await call.hub.keys.revoke(call.path["key_id"]))
+    return _view(await call.hub.keys.revoke(call.path["key_id"], by=call.principal.name))
 
 
 def _view(key: Key) -> KeyView:

@@ -116,6 +116,7 @@ async def start(call: Call, body: Start) -> RunView:
         idempotency_key=call.idempotency_key,
         grant=await asked_for(call, body.grant, body.parent_run),
         parent_run=body.parent_run or "",
+        by=call.principal.name,
     )
     call.note_replay(run.replayed)
     call.headers.append((b"location", f"/api/v1/runs/{run.id}".encode()))
