@@ -259,6 +259,7 @@ UNUSED_S: Final = 3600  # how old what is empty or a stray has to be: nobody is 
 CLEANED: Final = 1000  # groups or paths that one answer names; they are counted in full
 KNOWN: Final = 500  # names that are looked up with one statement
 JOURNAL_DAYS: Final = 7  # how long a run's output is kept whole
+LEDGER_DAYS: Final = 400  # how long a run that belongs to no session stays in the ledger
 JUMP_S: Final = 60  # a clock that is off by more than this has jumped; time servers put less right every day
 DISK_LOW_BYTES: Final = 1024 * MIB  # less than this on a disk of ours is worth a warning ...
 DISK_LOW: Final = 0.05  # ... and so is this part of it

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from alcove.testing.contract.janitor import JanitorContract
+from alcove.testing.contract.previews import PreviewContract
 
 
 class TestJanitor(JanitorContract):
+    pass
+
+
+class TestPreviews(PreviewContract):
     pass

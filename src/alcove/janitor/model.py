@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import NamedTuple
 
 import msgspec
 
@@ -69,6 +70,13 @@ class Period(msgspec.Struct, frozen=True):
     later: Micros
 
 
+class Span(NamedTuple):
+    """Instants from `first` on, up to `end`, which is not one of them."""
+
+    first: Micros
+    end: Micros
+
+
 class Group(msgspec.Struct, frozen=True):
     """Sessions that go together: a session and what is below it.
 
@@ -133,8 +141,9 @@ class Swept(msgspec.Struct, frozen=True, kw_only=True):
         dry_run: Whether nothing was done.
         expired: What went to the trash.
         trash: What was removed for good.
-        lost_runs: Runs whose holder is gone: marked lost, their processes ended.
+        lost_runs: Runs whose holder is gone, or whose host was not heard of: marked lost, their processes ended.
         journals: Runs whose output was forgotten, because they ended more than `limits.JOURNAL_DAYS` ago.
+        runs: Runs without a session that were removed, because they ended more than `limits.LEDGER_DAYS` ago.
         disks: How full the disks are.
         problems: What could not be done, a sentence each; it is tried again by the next sweep.
     """
@@ -144,6 +153,7 @@ class Swept(msgspec.Struct, frozen=True, kw_only=True):
     trash: Cleaned
     lost_runs: int
     journals: int
+    runs: int
     disks: tuple[Disk, ...]
     problems: tuple[str, ...]
 

@@ -9,8 +9,9 @@ from alcove.audit.model import Witness
 from alcove.clock import SECOND, Micros
 from alcove.database.op import Rows, Statement, Steps, Value
 from alcove.errors import ConflictError
-from alcove.janitor.model import Candidate, Choice, What
+from alcove.janitor.model import Candidate, Choice, Span, What
 from alcove.lifecycle.model import By, Trashing
+from alcove.lifecycle.queries import purge_run
 from alcove.lifecycle.trashing import TRASHING, recorded
 
 COLUMNS = (
@@ -138,18 +139,18 @@ def past(now: Micros, ago: Micros) -> Steps[Micros]:
     return now - ago
 
 
-def forget_journals(now: Micros, before: Micros, limit: int) -> Steps[tuple[int, bool]]:
-    """Forget what runs said that ended before an instant, but for their last event; at most `limit` events.
+_SAID = "FROM runs WHERE whole = 1 AND ended_at > 0 AND ended_at >= ? AND ended_at < ?"
+
+
+def forget_journals(now: Micros, span: Span, limit: int) -> Steps[tuple[int, bool]]:
+    """Forget what runs said that ended in a time, but for their last event; at most `limit` events.
 
     Returns:
         Of how many runs the rest was forgotten, and whether there is more.
     """
     done = 0
     while limit > 0:
-        runs = yield Statement(
-            "SELECT id FROM runs WHERE whole = 1 AND ended_at > 0 AND ended_at < ? ORDER BY ended_at, id LIMIT 1",
-            (before,),
-        )
+        runs = yield Statement(f"SELECT id {_SAID} ORDER BY ended_at, id LIMIT 1", span)
         if not runs:
             return done, False
         [(run_id,)] = runs
@@ -165,12 +166,36 @@ def forget_journals(now: Micros, before: Micros, limit: int) -> Steps[tuple[int,
     return done, True
 
 
-def old_journals(now: Micros, before: Micros) -> Steps[int]:
-    """Return how many runs have a whole journal and ended before an instant."""
-    [[count]] = yield Statement(
-        "SELECT COUNT(*) FROM runs WHERE whole = 1 AND ended_at > 0 AND ended_at < ?", (before,)
-    )
+def old_journals(now: Micros, span: Span) -> Steps[int]:
+    """Return how many runs have a whole journal and ended in a time."""
+    [[count]] = yield Statement(f"SELECT COUNT(*) {_SAID}", span)
     return int(count)
+
+
+# What ended by then was made by then, which is what the index holds them by; but a clock may have been set back.
+_OLD_RUNS = (
+    "FROM runs r WHERE r.session_id = '' AND r.ended_at > 0 AND r.ended_at >= ? AND r.ended_at < ? "
+    "AND NOT EXISTS (SELECT 1 FROM runs o WHERE o.root_run = r.root_run AND (o.ended_at = 0 OR o.ended_at >= ?))"
+)
+
+
+def old_runs(now: Micros, span: Span) -> Steps[int]:
+    """Return how many runs without a session ended in a time, and nothing of their tree after it."""
+    [[count]] = yield Statement(f"SELECT COUNT(*) {_OLD_RUNS}", (*span, span.end))
+    return int(count)
+
+
+def forget_runs(now: Micros, span: Span, limit: int) -> Steps[tuple[int, bool]]:
+    """Remove one of the runs that `old_runs` counts, with its grant and what is left of its journal; bounded.
+
+    Returns:
+        How many went, and whether there is more.
+    """
+    rows = yield Statement(f"SELECT r.id {_OLD_RUNS} ORDER BY r.created_at, r.id LIMIT 1", (*span, span.end))
+    if not rows:
+        return 0, False
+    gone = yield from purge_run(now, rows[0][0], limit)
+    return gone.runs, True
 
 
 def look(now: Micros, place: str, steady: Micros) -> Steps[Micros]:

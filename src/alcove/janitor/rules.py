@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 
 from alcove.clock import Micros
-from alcove.janitor.model import Candidate, Choice, Period, What
+from alcove.janitor.model import Candidate, Choice, Period, Span, What
 from alcove.sessions.heads import NEVER
 
 Periods = Sequence[Sequence[Period]]
@@ -42,6 +43,21 @@ def delay(at: Micros, clocks: Periods) -> Micros:
             fitting = [one.later for one in known if one.begins <= at <= one.ends]
             most = max(most, *fitting) if fitting else max(most, *(one.later for one in known))
     return most
+
+
+def ripe(before: Micros, clocks: Periods) -> list[Span]:
+    """Return which instants lie before another one even when what clocks have jumped since is not counted."""
+    edges = {-NEVER, NEVER}
+    for one in (one for known in clocks for one in known):
+        edges |= {one.begins, min(one.ends, NEVER - 1) + 1}  # between two of them the delay is the same
+    found: list[Span] = []
+    for first, edge in pairwise(sorted(edges)):
+        end = min(edge, before - delay(first, clocks))
+        if found and found[-1].end == first < end:
+            found[-1] = Span(found[-1].first, end)
+        elif first < end:
+            found.append(Span(first, end))
+    return found
 
 
 def expires(one: Candidate) -> Micros:

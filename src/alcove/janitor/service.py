@@ -12,13 +12,13 @@ from alcove import ids, limits
 from alcove.audit.model import Act
 from alcove.audit.service import Audit
 from alcove.clock import SECOND, Micros
-from alcove.database.op import Database
+from alcove.database.op import Database, Steps
 from alcove.durations import ttl_us
 from alcove.errors import AlcoveError, InvalidError
 from alcove.janitor import queries, rules
 from alcove.janitor.emptying import Emptying
 from alcove.janitor.leaving import Leaving
-from alcove.janitor.model import Choice, Cleaned, Disk, Findings, Swept, What
+from alcove.janitor.model import Choice, Cleaned, Disk, Findings, Span, Swept, What
 from alcove.janitor.strays import Strays
 from alcove.lifecycle.model import By, Why
 from alcove.lifecycle.trash import Trash
@@ -30,7 +30,7 @@ from alcove.workspaces.service import Workspaces
 _log = logging.getLogger("alcove.janitor")
 _OWN = "janitor"
 _WHY = {What.EXPIRED: Why.EXPIRED, What.OLD: Why.OLD, What.EMPTY: Why.EMPTY}
-_JOURNALS: Micros = limits.JOURNAL_DAYS * 86400 * SECOND
+_DAY: Micros = 86400 * SECOND
 
 
 class Janitor:
@@ -76,28 +76,32 @@ class Janitor:
     async def sweep(self, *, dry_run: bool = False, by: str = _OWN) -> Swept:
         """Do all that is to be done by itself; with `dry_run`, tell what that would be.
 
-        Ends what lost runs have left, finishes what was interrupted, moves what has expired to the trash, removes what
-        was in the trash for longer than its grace, and forgets the output of runs after `limits.JOURNAL_DAYS`.
+        Moves what has expired to the trash, removes what was in the trash for longer than its grace, forgets the output
+        of runs after `limits.JOURNAL_DAYS`, removes runs that belonged to no session after `limits.LEDGER_DAYS`, ends
+        what lost runs have left, and finishes what was interrupted.
 
         Args:
             dry_run: Only look.
             by: Who asks for it; the audit keeps it.
         """
         await self._asked("sweep", ids.name(by, field="by"), dry_run=dry_run)
-        problems: list[str] = []
-        if dry_run:
-            lost = len(await self._runs.lost())
-        else:
-            lost = await self._runs.recover()
-            problems += [error.message for error in await self._trash.resume()]
         expired = await self.clean(What.EXPIRED, dry_run=dry_run, by=_OWN)
         trash = Cleaned(what=What.TRASH, dry_run=dry_run)
         if self._grace_s is not None:
             trash = await self.clean(What.TRASH, dry_run=dry_run, by=_OWN)
-        journals = await self._journals(dry_run=dry_run)
+        journals = await self._forget(limits.JOURNAL_DAYS, queries.old_journals, queries.forget_journals, dry_run)
+        runs = await self._forget(limits.LEDGER_DAYS, queries.old_runs, queries.forget_runs, dry_run)
         if self._audit and not dry_run:
             await self._audit.sweep()
+        # Last, so that nothing is due that was not when this began: a preview could not know.
+        interrupted: list[AlcoveError] = []
+        if dry_run:
+            lost = len(await self._runs.lost())
+        else:
+            lost = await self._runs.recover() + await self._runs.sweep_stale()
+            interrupted = await self._trash.resume()
         disks = await self.disks()
+        problems = [error.message for error in interrupted]
         problems += [*expired.problems, *trash.problems]
         problems += [f"the disk of the {one.holds} is low: {one.free_bytes} bytes are free" for one in disks if one.low]
         return Swept(
@@ -106,6 +110,7 @@ class Janitor:
             trash=trash,
             lost_runs=lost,
             journals=journals,
+            runs=runs,
             disks=disks,
             problems=tuple(problems),
         )
@@ -171,9 +176,9 @@ class Janitor:
                 continue
             for problem in swept.problems:
                 _log.warning(problem)
-            if swept.expired.sessions or swept.trash.sessions or swept.journals:
+            if swept.expired.sessions or swept.trash.sessions or swept.journals or swept.runs:
                 counts = {"expired": swept.expired.sessions, "purged": swept.trash.sessions}
-                _log.info("swept", extra={**counts, "journals": swept.journals})
+                _log.info("swept", extra={**counts, "journals": swept.journals, "runs": swept.runs})
 
     async def _asked(self, what: str, who: str, *, dry_run: bool, **words: Json) -> None:
         """Audit that somebody asked for a clean-up, before it begins; what goes has rows of its own."""
@@ -202,15 +207,23 @@ class Janitor:
         found = await self._database.read(queries.jumps)
         return [rules.periods(jumps) for jumps in found.values()]
 
-    async def _journals(self, *, dry_run: bool) -> int:
-        """Forget what runs said that ended long ago; return of how many."""
-        before = await self._database.read(queries.past, _JOURNALS)
-        if dry_run:
-            return await self._database.read(queries.old_journals, before)
-        count, more = 0, True
-        while more:
-            done, more = await self._database.write(queries.forget_journals, before, limits.PURGE_ROWS)
-            count += done
+    async def _forget(
+        self,
+        days: int,
+        counting: Callable[[Micros, Span], Steps[int]],
+        forgetting: Callable[[Micros, Span, int], Steps[tuple[int, bool]]],
+        dry_run: bool,
+    ) -> int:
+        """Forget what ended so many days ago, some at a time; return how much."""
+        before = await self._database.read(queries.past, days * _DAY)
+        count = 0
+        for span in rules.ripe(before, await self._clocks()):
+            more = not dry_run
+            if dry_run:
+                count += await self._database.read(counting, span)
+            while more:
+                done, more = await self._database.write(forgetting, span, limits.PURGE_ROWS)
+                count += done
         return count
 
 

@@ -57,15 +57,7 @@ def purge(
     runs = yield Statement("SELECT id FROM runs WHERE session_id = ? LIMIT 1", (session_id,))
     if runs:
         [(run_id,)] = runs
-        if rows := (yield from _some("idempotency", "scope", f"report:{run_id}", "key", limit)):
-            return Gone(rows=rows), True
-        events = yield from _some("events", "run_id", run_id, "n", limit)
-        ended = events < limit
-        rows = events
-        if ended:
-            for sql in _OF_RUN:
-                rows += len((yield Statement(f"{sql} RETURNING 1", (run_id,))))
-        return Gone(events=events, runs=int(ended), rows=rows), True
+        return (yield from purge_run(now, run_id, limit)), True
     if by and (yield from forget_session(now, witness, session_id, limit)):
         return Gone(), True  # the rows stay
     rows = 0
@@ -89,6 +81,19 @@ def _audited(now: Micros, witness: Witness | None, session_id: str, found: Row, 
     yield from record(
         now, witness, "session.purged", subject, tenant=tenant, why=by.why, trash_id=trash_id, removed=removed
     )
+
+
+def purge_run(now: Micros, run_id: str, limit: int) -> Steps[Gone]:
+    """Remove up to `limit` answers or events of a run; with none left its grant and itself: then `runs` is 1."""
+    if rows := (yield from _some("idempotency", "scope", f"report:{run_id}", "key", limit)):
+        return Gone(rows=rows)
+    events = yield from _some("events", "run_id", run_id, "n", limit)
+    rows = events
+    if events == limit:
+        return Gone(events=events, rows=rows)
+    for sql in _OF_RUN:
+        rows += len((yield Statement(f"{sql} RETURNING 1", (run_id,))))
+    return Gone(events=events, runs=1, rows=rows)
 
 
 def deeds(now: Micros, sessions: list[tuple[str, str, str, Gone | None]], what: str, by: By) -> Statement:

@@ -192,6 +192,14 @@ def live(now: Micros, session_id: str) -> Steps[list[Run]]:
     return [Run(*row) for row in rows]
 
 
+def stale(now: Micros) -> Steps[list[Run]]:
+    """Return the hosted runs that were not heard of in time; where anything sweeps they are few."""
+    rows = yield Statement(
+        f"SELECT {_COLUMNS} FROM runs WHERE hosted = 1 AND ended_at = 0 AND due_at <= ? ORDER BY due_at", (now,)
+    )
+    return [Run(*row) for row in rows]
+
+
 def all_live(now: Micros, after: str, limit: int) -> Steps[list[Run]]:
     """Return runs that Alcove executes and that have not ended, by id."""
     rows = yield Statement(

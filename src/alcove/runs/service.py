@@ -250,8 +250,8 @@ class Runs(HostedRuns):
                 run = await self.get(run.id)
 
     async def lost(self) -> list[Run]:
-        """Return the runs whose holder is gone: what `recover` would end."""
-        found: list[Run] = []
+        """Return the runs whose holder is gone, or whose host was not heard of: what a sweep would mark lost."""
+        found: list[Run] = await self._database.read(queries.stale)
         after = ""
         while runs := await self._database.read(queries.all_live, after, limits.PAGE):
             after = runs[-1].id

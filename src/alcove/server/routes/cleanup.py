@@ -100,6 +100,7 @@ class CleanupView(msgspec.Struct, frozen=True, kw_only=True):
         cleaned: By kind.
         lost_runs: Runs whose process is gone, which a sweep marks lost.
         journals: Runs that ended long ago, whose output a sweep forgets.
+        runs: Runs that belonged to no session and ended a year ago, which a sweep removes.
         folderless: Sessions whose workspace is gone; told with `strays`, never changed.
         disks: How full they are.
     """
@@ -108,6 +109,7 @@ class CleanupView(msgspec.Struct, frozen=True, kw_only=True):
     cleaned: list[CleanedView]
     lost_runs: int = 0
     journals: int = 0
+    runs: int = 0
     folderless: tuple[str, ...] = ()
     disks: list[DiskView]
 
@@ -123,6 +125,7 @@ async def clean_up(call: Call, body: Cleaning) -> CleanupView:
             cleaned=[_cleaned(swept.expired), _cleaned(swept.trash)],
             lost_runs=swept.lost_runs,
             journals=swept.journals,
+            runs=swept.runs,
             disks=await _disks(call),
         )
     cleaned = await janitor.clean(
