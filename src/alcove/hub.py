@@ -13,6 +13,7 @@ from alcove import ids
 from alcove.agents.catalog import Catalog
 from alcove.archive.service import Archive
 from alcove.audit.keeping import Kept, KeyFile
+from alcove.audit.model import Act
 from alcove.audit.service import Audit
 from alcove.clock import Clock, Micros, awake_s
 from alcove.database.aside import AsideDatabase
@@ -34,6 +35,7 @@ from alcove.search.service import Search
 from alcove.sessions.service import Sessions
 from alcove.settings.loading import load
 from alcove.settings.model import Settings
+from alcove.values import Json
 from alcove.workspaces.base import installation as base_installation
 from alcove.workspaces.service import Workspaces
 
@@ -116,7 +118,7 @@ class Alcove:
             steady=clock.monotonic if clock else awake_s,
             audit=self.audit,
         )
-        self.archive = Archive(database, self.sessions, self.messages, self.objects, workspaces)
+        self.archive = Archive(database, self.sessions, self.messages, self.objects, workspaces, self.audit)
 
     def _open_runs(self) -> Runs:
         return Runs(
@@ -149,6 +151,9 @@ class Alcove:
             minimum |= frozenset(self.settings.minimum)
         elif self.settings.rung != "none":
             minimum |= DEFAULT_MINIMUM
+        if lacking := sorted(DEFAULT_MINIMUM - minimum):
+            words: dict[str, Json] = {"rung": self.settings.rung, "not_required": ", ".join(lacking)}
+            await self.audit.done(Act(act="sandbox.lowered", who="configuration", words=words))
         return await Sandbox.open(
             rung=self.settings.rung,
             minimum=minimum,

@@ -15,7 +15,7 @@ DOCS = ROOT / "docs"
 RUN = sorted(
     page
     for page in [
-        *(DOCS / f"{name}.md" for name in ("tutorial", "grants", "scratch", "dialogs", "archive", "messages")),
+        *(DOCS / f"{name}.md" for name in ("tutorial", "grants", "scratch", "dialogs", "archive", "messages", "audit")),
         *DOCS.glob("coming-from/*.md"),
         *DOCS.glob("how-to/*.md"),
     ]

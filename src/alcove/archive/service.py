@@ -6,15 +6,19 @@ from collections.abc import Callable, Sequence
 from datetime import tzinfo
 from pathlib import Path
 
+from alcove import ids
 from alcove.archive.exporting import Exporting
 from alcove.archive.importing import Importing
 from alcove.archive.json_sessions import JsonSessions
 from alcove.archive.model import Exported, Imported
 from alcove.archive.session_dirs import SessionDirs
+from alcove.audit.model import Act
+from alcove.audit.service import Audit
 from alcove.database.op import Database
 from alcove.lifecycle.service import Lifecycle
 from alcove.messages.service import Messages
 from alcove.objects.service import Objects
+from alcove.values import Json
 from alcove.workspaces.service import Workspaces
 
 Progress = Callable[[int, int], None]
@@ -35,6 +39,7 @@ class Archive:
         messages: Their histories.
         objects: Large parts of messages.
         workspaces: Has their files; None for a hub without.
+        audit: Where exports and imports are recorded, before they begin.
     """
 
     def __init__(
@@ -44,7 +49,9 @@ class Archive:
         messages: Messages,
         objects: Objects,
         workspaces: Workspaces | None,
+        audit: Audit | None = None,
     ) -> None:
+        self._audit = audit
         self._database = database
         self._sessions = sessions
         self._messages = messages
@@ -59,6 +66,7 @@ class Archive:
         replace: bool = False,
         tenant: str = "default",
         progress: Progress = _silent,
+        by: str = "library",
     ) -> Exported:
         """Write sessions to an archive: what was said with all its parts, metadata, tree, dialogs and files.
 
@@ -72,6 +80,7 @@ class Archive:
             replace: Replace a file that is there.
             tenant: Whose sessions. An archive does not say so: whoever imports it says into which tenant.
             progress: Is told the number of sessions done, and of all.
+            by: Who asks; the audit keeps it.
 
         Raises:
             SessionNotFoundError: There is no session of one of the ids.
@@ -80,11 +89,19 @@ class Archive:
             TooLargeError: More than `limits.ARCHIVE_SESSIONS` or `limits.ARCHIVE_MEMBERS`, files past
                 `limits.ARCHIVE_BYTES`, or a message past `limits.ARCHIVE_MESSAGE_BYTES`.
         """
+        many = "all" if session_ids is None else len(session_ids)
+        await self._audited("archive.exported", by, tenant=tenant, file=Path(file).name, sessions=many)
         work = Exporting(self._database, self._sessions, self._messages, self._objects, self._workspaces, tenant)
         return await work.run(file, session_ids, replace, progress)
 
     async def import_archive(
-        self, file: str | Path, *, dry_run: bool = False, tenant: str = "default", progress: Progress = _silent
+        self,
+        file: str | Path,
+        *,
+        dry_run: bool = False,
+        tenant: str = "default",
+        progress: Progress = _silent,
+        by: str = "library",
     ) -> Imported:
         """Read sessions back in from an archive: all of it, or nothing.
 
@@ -100,12 +117,15 @@ class Archive:
             dry_run: Read and check everything but the files, and write nothing.
             tenant: Whose the sessions are from now on.
             progress: Is told the bytes done, and of all; each is read twice.
+            by: Who asks; the audit keeps it.
 
         Raises:
             InvalidError: It is no archive, or a damaged one; nothing was changed.
             ConflictError: A session, key or dialog of it is another one's here; nothing was changed.
             DatabaseError, StorageError: What was imported is taken back, as far as that is possible.
         """
+        if not dry_run:
+            await self._audited("archive.imported", by, tenant=tenant, file=Path(file).name)
         work = Importing(self._database, self._sessions, self._messages, self._objects, self._workspaces, tenant)
         return await work.run(file, dry_run, progress)
 
@@ -134,6 +154,8 @@ class Archive:
             InvalidError: There is no such folder.
             DatabaseError: The database failed; what was imported until then stays.
         """
+        if not dry_run:
+            await self._audited("archive.imported", "library", what="json-sessions", app=app)
         return await JsonSessions(self._database, self._sessions, app, zone).run(folder, dry_run, progress)
 
     async def import_session_dirs(
@@ -154,4 +176,10 @@ class Archive:
             InvalidError: There is no such folder, it holds this installation's workspaces, or the hub has none.
             DatabaseError, StorageError: What was imported until then stays.
         """
+        if not dry_run:
+            await self._audited("archive.imported", "library", what="session-dirs", app=app)
         return await SessionDirs(self._database, self._sessions, self._workspaces, app).run(folder, dry_run, progress)
+
+    async def _audited(self, act: str, who: str, *, tenant: str = "default", **words: Json) -> None:
+        if self._audit:
+            await self._audit.done(Act(act=act, who=ids.name(who, field="by"), tenant=tenant, words=words))

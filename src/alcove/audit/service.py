@@ -127,6 +127,8 @@ class Audit:
     async def watch(self) -> None:
         """Write denials as they come. Goes on until it is cancelled."""
         self._loop = asyncio.get_running_loop()
+        if self._denials.waiting:
+            self._wake.set()
         while True:
             try:
                 async with asyncio.timeout(self._denials.next_s()):

@@ -50,6 +50,7 @@ _COMMANDS: Final = {
     "export": _Place("exporting", "export", "Write sessions to a file: FILE.json, FILE.alcove."),
     "import": _Place("importing", "importing", "Import FILE.alcove, or what other programs kept."),
     "grant": _Place("grants", "grant", "What a run may do: show, diff, check."),
+    "audit": _Place("audit", "audit", "What was denied and done: ls, export, verify, erase."),
     "key": _Place("keys", "key", "Keys of the server: create, ls, revoke."),
     "scratch": _Place("scratch", "scratch", "Folders per trace id, for scripts: dir, ls, sweep."),
     "completion": _Place("completion", "completion", "Print what makes a shell complete session ids."),

@@ -20,6 +20,7 @@ import msgspec
 from alcove import limits
 from alcove.cli import answers
 from alcove.cli.finding import RemoteSearch
+from alcove.cli.remote_audit import RemoteAudit
 from alcove.cli.remote_grants import GrantAnswer, decisions
 from alcove.cli.remote_keys import RemoteKeys
 from alcove.cli.sweeping import RemoteJanitor
@@ -61,6 +62,7 @@ class Remote:
         self.runs = RemoteRuns(wire)
         self.events = RemoteEvents(wire)
         self.workspaces = RemoteWorkspaces(wire)
+        self.audit = RemoteAudit(wire)
         self.keys = RemoteKeys(wire)
         self.janitor = RemoteJanitor(wire)
 

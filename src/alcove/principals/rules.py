@@ -17,6 +17,8 @@ _RANKS: Final = {Role.ADMIN: 3, Role.SERVICE: 2, Role.USER: 1}
 
 LEAST: Final[dict[str, Role]] = {
     "agents.read": Role.USER,
+    "audit.erase": Role.ADMIN,
+    "audit.read": Role.ADMIN,
     # Whoever bounds what an agent may do, or asks what a run may, stands for the program behind it.
     "ceilings.read": Role.SERVICE,
     "ceilings.write": Role.SERVICE,

@@ -13,13 +13,21 @@ from starlette.types import Message, Receive, Scope, Send
 
 from alcove import ids
 from alcove.clock import SystemClock
-from alcove.errors import AlcoveError, InvalidError, RunNotFoundError, SessionNotFoundError
+from alcove.errors import (
+    AlcoveError,
+    InvalidError,
+    NotPermittedError,
+    RateLimitedError,
+    RunNotFoundError,
+    SessionNotFoundError,
+    UnauthorizedError,
+)
 from alcove.principals import rules
 from alcove.principals.model import Role
 from alcove.server import problems
 from alcove.server.auth import Gate
 from alcove.server.call import Call, Site
-from alcove.server.problems import Problem
+from alcove.server.problems import ForbiddenError, MisdirectedError, Problem
 from alcove.server.route import UNMATCHED, Route, Router
 
 _log = logging.getLogger("alcove.http")
@@ -33,6 +41,7 @@ _CLOSE: Final = (b"connection", b"close")
 _CLIENT_LEFT: Final = 499  # no status that anybody is sent; the number is nginx's
 _SERVER_ERROR: Final = 500
 _TIMED_OUT: Final = 408
+_DENIALS: Final = (UnauthorizedError, NotPermittedError, RateLimitedError, ForbiddenError, MisdirectedError)
 _FRANK: Final = frozenset({Role.ADMIN, Role.SERVICE})  # who may read about the server itself
 
 
@@ -71,6 +80,8 @@ class App:
         try:
             answer = await self._answer(call)
         except AlcoveError as error:
+            if isinstance(error, _DENIALS):
+                call.denied(error.code)
             told = problems.problem(error, call.request_id, frank=call.principal.role in _FRANK)
             if told.status == _SERVER_ERROR:
                 _log.error("request failed", exc_info=error, extra={"request_id": call.request_id})

@@ -137,13 +137,33 @@ class Call:
         principal = self.principal
         if principal.role is Role.ADMIN:
             return
+        there = True
         if principal.role is Role.RUN:
             seen = principal.session_id == session_id
         else:
             owner = await self.hub.sessions.owner(session_id)
+            there = owner is not None
             seen = owner is not None and sees(principal, *owner)
         if not seen:
+            if there:
+                self.denied("foreign", f"session:{session_id}")
             raise SessionNotFoundError(f"there is no session {session_id}", field="session_id", session_id=session_id)
+
+    def denied(self, code: str, subject: str = "") -> None:
+        """Tell the audit that this request is refused."""
+        principal = self.principal
+        self.hub.audit.denied(
+            "request.denied",
+            code,
+            subject=subject,
+            tenant="" if principal is NOBODY else principal.tenant,
+            user_id=principal.user_id,
+            session_id=principal.session_id,
+            who="nobody" if principal is NOBODY else principal.name,
+            method=self.route.method,
+            path=self.route.path,
+            permission=self.route.permission,
+        )
 
     def note_replay(self, replayed: bool) -> None:
         """Tell the caller whether this is the answer to an earlier request with the same idempotency key."""
@@ -166,6 +186,7 @@ class Call:
         """
         run = await self.hub.runs.get(self.path["run_id"])
         if not self._sees_run(run.id, Whose(run.tenant, run.user_id, run.session_id)):
+            self.denied("foreign", f"run:{run.id}")
             raise RunNotFoundError(f"there is no run {run.id}", field="run_id", run_id=run.id)
         return run
 
@@ -177,6 +198,8 @@ class Call:
         """
         owner = await self.hub.runs.owner(run_id)
         if owner is None or not self._sees_run(run_id, owner):
+            if owner is not None:
+                self.denied("foreign", f"run:{run_id}")
             raise RunNotFoundError(f"there is no run {run_id}", field="run_id", run_id=run_id)
 
     def _sees_run(self, run_id: str, owner: Whose) -> bool:

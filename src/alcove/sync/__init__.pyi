@@ -108,6 +108,7 @@ class Archive:
         replace: bool = False,
         tenant: str = "default",
         progress: _alcove_archive_service.Progress = ...,
+        by: str = "library",
     ) -> _alcove_archive_model.Exported:
         """Write sessions to an archive: what was said with all its parts, metadata, tree, dialogs and files."""
 
@@ -118,6 +119,7 @@ class Archive:
         dry_run: bool = False,
         tenant: str = "default",
         progress: _alcove_archive_service.Progress = ...,
+        by: str = "library",
     ) -> _alcove_archive_model.Imported:
         """Read sessions back in from an archive: all of it, or nothing."""
 
@@ -561,7 +563,7 @@ class Runs:
         """List runs, newest first; every given filter must hold."""
 
     def lost(self) -> _builtins.list[_alcove_runs_model.Run]:
-        """Return the runs whose holder is gone: what `recover` would end."""
+        """Return the runs whose holder is gone, or whose host was not heard of: what a sweep would mark lost."""
 
     def narrow(
         self, run_id: str, within: _alcove_rights_model.Rights, *, reason: str = "", made_by: str = "local"

@@ -8,6 +8,7 @@ from alcove.server.route import Route
 from alcove.server.routes import (
     agents,
     archives,
+    audit,
     chat,
     cleanup,
     dialogs,
@@ -40,5 +41,6 @@ ROUTES: Final[tuple[Route, ...]] = (
     *users.ROUTES,
     *agents.ROUTES,
     *keys.ROUTES,
+    *audit.ROUTES,
     *system.ROUTES,
 )
