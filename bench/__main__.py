@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import files, grants, proxy, starts, sweeps, workloads
+from bench import audits, files, grants, proxy, starts, sweeps, workloads
 from bench.stores import STORES
 
 PLAN: dict[str, tuple[str, ...]] = {
@@ -41,6 +41,7 @@ STARTS = {
     "library": ("library", starts.library),
     "files": ("files", files.files),
     "grants": ("grants", grants.grants),
+    "audit": ("audit", audits.audits),
     "sandbox": ("sandbox", starts.sandbox),
     "proxy": ("proxy", proxy.proxy),
     "sweep": ("janitor", sweeps.both),
@@ -102,6 +103,8 @@ TARGETS = (
     Target("a check, 100,000 resources, ns", "grants", "check_100000_ns", "grants", "", at_most=300),
     Target("a start with 1,000 resources over one with 10", "grants", "start_ratio", "grants", "", at_most=1.5),
     Target("decisions over HTTP a second, 32 connections", "grants", "http_per_s", "grants", "", at_least=5000),
+    Target("different denials a second, checked and durable", "audit", "distinct_per_s", "audit", "", at_least=10_000),
+    Target("repeated denials a second, checked and durable", "audit", "repeated_per_s", "audit", "", at_least=10_000),
     Target("confined start by userns over unconfined, ms", "sandbox", "userns_ms", "sandbox", "", at_most=4),
     Target("50 confined starts at once by userns, a second", "sandbox", "userns_per_s", "sandbox", "", at_least=300),
     Target("confined start by bwrap over plain bwrap", "sandbox", "bwrap_ratio", "sandbox", "", at_most=1.3),
