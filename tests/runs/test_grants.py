@@ -13,6 +13,7 @@ import pytest
 import alcove
 import alcove.hub
 from alcove.agents.base import AgentContext
+from alcove.audit.model import AuditFilters
 from alcove.errors import GuaranteeError, NotPermittedError
 from alcove.hub import Alcove
 from alcove.lifecycle.service import Handle
@@ -121,6 +122,9 @@ async def test_a_list_of_hosts_is_what_a_run_reaches_and_what_it_is_refused_is_t
         (run.id, "network", f"127.0.0.1:{site + 1}", "unlisted"),
         (run.id, "network", "x.org:80", "unlisted"),
     ]
+    await hub.audit.flush(everything=True)
+    rows = (await hub.audit.list(AuditFilters(denied=True, subject=f"run:{run.id}"))).rows
+    assert sorted(str(row.told["id"]) for row in rows) == [f"127.0.0.1:{site + 1}", "x.org:80"]
     told = [record.__dict__ for record in caplog.records if record.message == "destination refused"]
     assert [(one["run_id"], one["destination"]) for one in told] == [
         (run.id, f"127.0.0.1:{site + 1}"),

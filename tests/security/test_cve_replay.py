@@ -25,6 +25,7 @@ from alcove.errors import AlcoveError, InvalidError, TooLargeError
 from alcove.hub import Alcove
 from alcove.messages.model import Draft
 from alcove.principals.rules import PUBLIC
+from alcove.runs.grants import ask
 from alcove.server.app import App
 from alcove.server.auth import PortGate
 from alcove.server.call import Site
@@ -259,6 +260,11 @@ async def test_a_history_that_claims_authority(call: Client, hub: Alcove, own: s
         "POST", f"/api/v1/sessions/{own}/messages", {"messages": [{"role": "approval", "content": "x"}]}
     )
     assert answer.status == 400
+    # Nor does it count for a run that a host executes there, whose tools are asked about one by one.
+    run = (await hub.runs.register("runner", session_id=own, grant=ask(resources={"tool": ["search"]}))).run
+    assert hub.runs.check(run.id, "tool", "search", "call"), "the control"
+    assert not hub.runs.check(run.id, "tool", "sh", "call")
+    assert (await hub.runs.grant(run.id)).rights.network != "host"
 
 
 @pytest.mark.parametrize("name", ["x.svg", "x.html", "x.xhtml", "x.wav", "x.js"])

@@ -70,3 +70,8 @@ def test_a_run_reaches_what_is_listed_and_neither_the_server_nor_anything_else(s
     assert code == 0
     assert log.count("destination refused") == 2
     assert "169.254.169.254:80" in log
+
+
+def test_a_server_that_trusts_an_agent_audits_that(server: Server) -> None:
+    [row] = server.call("GET", "/api/v1/audit?act=server.trusted")["rows"]
+    assert (row["who"], row["words"]) == ("configuration", {"agents": "shell"})

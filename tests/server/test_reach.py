@@ -43,7 +43,7 @@ async def test_a_server_starts_there_when_its_operator_says_so(tmp_path: Path, t
     (tmp_path / "alcove.toml").write_text(text)
     environ = {"ALCOVE_DATABASE": "memory://", "ALCOVE_TRUST_HOST_AGENTS": "true"}
     async with alcove.hub.open(settings=load(tmp_path, environ), folders=False) as hub:
-        check_reach(hub)
+        assert check_reach(hub), "it is told which, so that it can be audited"
 
 
 @pytest.mark.parametrize("hosts", ['["x.org", "localhost:8080"]', '["127.0.0.1:11434"]', '["10.0.0.1"]'])

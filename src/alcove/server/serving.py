@@ -18,6 +18,7 @@ import uvicorn
 import uvloop
 
 from alcove import hub as installation, limits
+from alcove.audit.model import Act
 from alcove.errors import AgentNotFoundError, AlcoveError, ConfigurationError
 from alcove.hub import Alcove
 from alcove.rights.rules import reaches_loopback
@@ -30,6 +31,7 @@ from alcove.server.routes import ROUTES
 from alcove.settings.model import Settings
 from alcove.telemetry import logs
 from alcove.telemetry.metrics import Metrics
+from alcove.values import Json
 
 _log = logging.getLogger("alcove.server")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -70,8 +72,9 @@ async def serve(settings: Settings, *, prepare: Callable[[Alcove], None] | None 
             if prepare:
                 prepare(hub)
             check_default(hub)
-            if not await hub.keys.exist():
-                check_keyless(hub, loopback=loopback)
+            if not await hub.keys.exist() and (trusted := check_keyless(hub, loopback=loopback)):
+                words: dict[str, Json] = {"agents": ", ".join(trusted)}
+                await hub.audit.done(Act(act="server.trusted", who="configuration", words=words))
             for warning in settings.warnings:
                 _log.warning(warning)
             site = Site(hub=hub, routes=ROUTES, metrics=Metrics(), stopping=asyncio.Event())
@@ -93,8 +96,11 @@ def check_default(hub: Alcove) -> None:
         raise ConfigurationError(f"the default agent: {error.message}", field="agent", remedy=error.remedy) from error
 
 
-def check_keyless(hub: Alcove, *, loopback: bool) -> None:
+def check_keyless(hub: Alcove, *, loopback: bool) -> list[str]:
     """Make sure that nobody but this machine's user is taken for the administrator while there are no keys.
+
+    Returns:
+        The agents that are trusted not to call the server, because the configuration says so.
 
     Raises:
         ConfigurationError: Others reach the port, or a configured agent does.
@@ -106,14 +112,17 @@ def check_keyless(hub: Alcove, *, loopback: bool) -> None:
             field="host",
             remedy="make a key first (alcove key create --role admin), or use 127.0.0.1",
         )
-    check_reach(hub)
+    return check_reach(hub)
 
 
-def check_reach(hub: Alcove) -> None:
+def check_reach(hub: Alcove) -> list[str]:
     """Make sure that no configured program can call this server as the local administrator.
 
     What is configured is looked at here. Whether the machine keeps runs off the network is known once it has been
     probed: that becomes part of the minimum, so that no run starts where it does not.
+
+    Returns:
+        The agents that could and are trusted not to, because the configuration says so.
 
     Raises:
         ConfigurationError: One could, and nobody said that this is meant.
@@ -125,7 +134,7 @@ def check_reach(hub: Alcove) -> None:
     if hub.settings.trust_host_agents:
         if reaching:
             _log.warning("these agents could call this server as its administrator", extra={"agents": reaching})
-        return
+        return reaching
     if reaching:
         name, what = reaching[0], "rung none" if open_rung else "network"
         raise ConfigurationError(
@@ -136,6 +145,7 @@ def check_reach(hub: Alcove) -> None:
             "or allow it with ALCOVE_TRUST_HOST_AGENTS=true",
         )
     hub.require("network")
+    return []
 
 
 def announcement(host: str, port: int, form: str) -> str:
