@@ -37,6 +37,11 @@ def test_the_audit_is_listed_verified_exported_and_erased(run: Run, place: Path)
 def test_an_export_replaces_no_file(run: Run, place: Path) -> None:
     run("key", "create")
     run("audit", "export", "audit.jsonl")
+    assert "intact: 1 rows" in run("audit", "verify", "audit.jsonl").stderr
+    (place / "wrong.jsonl").write_text((place / "audit.jsonl").read_text().replace("key.created", "key.revoked"))
+    assert "row 1 of node" in run("audit", "verify", "wrong.jsonl", exit_code=1).stdout
+    (place / "none.jsonl").write_text("{}\n")
+    assert "line 1" in run("audit", "verify", "none.jsonl", exit_code=2).stderr
     assert len((place / "audit.jsonl").read_text().splitlines()) == 1
     assert "exists" in run("audit", "export", "audit.jsonl", exit_code=2).stderr
 

@@ -9,6 +9,9 @@ from typing import Any
 import apsw
 import pytest
 
+from alcove.audit import queries as audit
+from alcove.audit.model import AuditFilters
+from alcove.audit.seals import Seals
 from alcove.database.op import Statement, Steps
 from alcove.database.opening import open_database
 from alcove.dialogs import history, queries as dialogs
@@ -44,6 +47,12 @@ def _plan(connection: apsw.Connection, statement: Statement) -> list[str]:
     return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement.sql}", values)]
 
 
+def _second(steps: Steps[Any]) -> Steps[Any]:
+    """Leave out the first statement, which looks one row up."""
+    next(steps)
+    yield steps.send([])
+
+
 READS: dict[str, Callable[[], Steps[Any]]] = {
     "last": lambda: messages.last(NOW, "s", 20),
     "page on": lambda: messages.page(NOW, "s", 0, ascending=True, hidden=False, limit=50),
@@ -62,6 +71,15 @@ READS: dict[str, Callable[[], Steps[Any]]] = {
     "list by parent": lambda: sessions.page(NOW, Filters(parent_id="p"), 50, CURSOR),
     "list by root": lambda: sessions.page(NOW, Filters(root_id="r"), 50, CURSOR),
     "list by metadata": lambda: sessions.page(NOW, Filters(metadata=(("n", "1"), ("m", "2"))), 50, CURSOR),
+    "audit": lambda: audit.page(NOW, AuditFilters(), {}, 50, None),
+    "audit by act": lambda: audit.page(NOW, AuditFilters(act="a.b", code="c"), {}, 50, None),
+    "audit by subject": lambda: audit.page(NOW, AuditFilters(subject="run:r", tenant="t"), {}, 50, None),
+    "audit by user": lambda: audit.page(NOW, AuditFilters(user_id="u"), {}, 50, None),
+    "audit by session": lambda: audit.page(NOW, AuditFilters(session_id="s"), {}, 50, None),
+    "audit by principal": lambda: audit.page(NOW, AuditFilters(who="local"), {}, 50, None),
+    "audit by tenant": lambda: audit.page(NOW, AuditFilters(tenant="t"), {}, 50, None),
+    "audit of a node in order": lambda: _second(audit.rows_after(NOW, "n", 5, 50)),
+    "audit words to erase": lambda: audit.erase(NOW, Seals(b"k", "i"), "session_id", "s", 50),
     "list the active of a user": lambda: sessions.page(NOW, Filters(user_id="u", status="active"), 50, CURSOR),
 }
 

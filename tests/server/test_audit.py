@@ -136,7 +136,12 @@ async def test_what_is_done_is_audited_with_the_key_that_did_it(site: Site, hub:
 async def test_only_an_administrator_reads_the_audit(site: Site) -> None:
     for role, given in (("service", {}), ("user", {"user_id": "ana"})):
         client, _ = await _holder(site, role, **given)
-        for method, path in (("GET", "audit"), ("GET", "audit/verification"), ("POST", "audit/erase")):
+        for method, path in (
+            ("GET", "audit"),
+            ("GET", "audit/export"),
+            ("GET", "audit/verification"),
+            ("POST", "audit/erase"),
+        ):
             body = {"user_id": "ana"} if method == "POST" else None
             assert (await client(method, f"/api/v1/{path}", body)).status == 403, (role, path)
 
@@ -150,6 +155,13 @@ async def test_words_are_erased_over_http(site: Site, hub: Alcove) -> None:
     assert [(row["act"], row["erased"], row["words"]) for row in rows] == [("key.created", True, {})]
     assert (await admin("GET", "/api/v1/audit/verification")).json()["intact"]
     assert hub.audit.node == rows[0]["node"]
+
+
+async def test_figures_tell_of_denials_that_wait(call: Client, hub: Alcove) -> None:
+    hub.audit.denied("check.denied", "unknown_id", subject="run:r")
+    figures = (await call("GET", "/metrics")).body.decode()
+    assert "alcove_audit_waiting 1.0" in figures
+    assert "alcove_audit_failing 0.0" in figures
 
 
 async def test_pages_of_the_audit_lead_to_the_next(call: Client, hub: Alcove) -> None:

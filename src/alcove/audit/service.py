@@ -8,8 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import final
 
-import msgspec
-
 from alcove import ids, limits
 from alcove.audit import queries, rules
 from alcove.audit.denials import Denials, Denied
@@ -70,7 +68,7 @@ class Audit:
         self._wake = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._kept_at = float("-inf")
-        self.failing = False
+        self._failing = False
 
     # -- telling ---------------------------------------------------------------------------------------------------
 
@@ -136,14 +134,14 @@ class Audit:
             except TimeoutError:
                 pass
             self._wake.clear()
-            await asyncio.sleep(limits.AUDIT_RETRY_S if self.failing else limits.AUDIT_FLUSH_S)
+            await asyncio.sleep(limits.AUDIT_RETRY_S if self._failing else limits.AUDIT_FLUSH_S)
             try:
                 await self.flush()
             except AlcoveError as error:
                 self._wake.set()
-                if not self.failing:
+                if not self._failing:
                     _log.error("denials cannot be written", extra={"error": str(error)})
-                self.failing = True
+                self._failing = True
 
     async def flush(self, *, everything: bool = False) -> None:
         """Write the denials that wait.
@@ -161,7 +159,7 @@ class Audit:
                 except BaseException:
                     self._denials.put_back(taken)
                     raise
-            self.failing = False
+            self._failing = False
 
     async def close(self) -> None:
         """Write what waits."""
@@ -173,6 +171,11 @@ class Audit:
             return
         with suppress(AlcoveError):  # an older checkpoint is true too
             await self.checkpoint()
+
+    @property
+    def failing(self) -> bool:
+        """Whether denials cannot be written at present."""
+        return self._failing
 
     @property
     def waiting(self) -> int:
@@ -346,10 +349,3 @@ class Audit:
         if self._seals is None and (key := self._kept.key(make=False)) is not None:
             self._seals = Seals(key, self._installation)
         return self._seals
-
-
-def line(row: Recorded) -> bytes:
-    """Return a row as a line of JSON, as it is exported: with all that `hash` is made of."""
-    beside = msgspec.structs.asdict(row.words) if row.words else {}
-    told = {f"{name}_told" if name in {"subject", "who", "words"} else name: value for name, value in beside.items()}
-    return msgspec.json.encode({**msgspec.structs.asdict(row.chained), **told, "words_told": row.told}) + b"\n"

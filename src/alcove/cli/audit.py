@@ -8,8 +8,8 @@ import click
 import msgspec
 
 from alcove import limits
+from alcove.audit.lines import line, verify as verify_lines
 from alcove.audit.model import AuditFilters, Recorded
-from alcove.audit.service import line
 from alcove.cli import installation, options, output
 from alcove.clock import SECOND, Micros, SystemClock, instant, seconds
 from alcove.durations import duration_s
@@ -92,13 +92,21 @@ async def export(file: BinaryIO, since: str | None) -> None:
 
 
 @audit.command(short_help="Say whether a row was altered, lost or forged.")
+@click.argument("file", metavar="[FILE]", type=click.File("rb"), required=False)
 @options.json
 @options.server
 @installation.blocking
-async def verify(as_json: bool) -> None:
-    """Look through the whole audit: exit code 0 when it is intact, 1 when not; each finding names its row."""
-    async with installation.opened(folders=False) as hub:
-        found = await hub.audit.verify()
+async def verify(file: BinaryIO | None, as_json: bool) -> None:
+    """Look through the whole audit: exit code 0 when it is intact, 1 when not; each finding names its row.
+
+    With FILE, through what was exported to it, oldest first: that needs neither an installation nor the key, and tells
+    whether a row was altered, lost or moved.
+    """
+    if file is not None:
+        found = verify_lines(file)
+    else:
+        async with installation.opened(folders=False) as hub:
+            found = await hub.audit.verify()
     if as_json:
         output.write_json({"intact": not found.findings, **msgspec.to_builtins(found)})
     else:

@@ -8,6 +8,7 @@ from typing import final
 import msgspec
 
 from alcove import limits
+from alcove.audit.lines import recorded
 from alcove.audit.model import AuditFilters, Chained, Erased, Finding, Recorded, RecordedPage, Verified, Words
 from alcove.cli.wire import Wire, at
 from alcove.clock import SECOND, Micros, seconds
@@ -89,15 +90,15 @@ class RemoteAudit:
         return RecordedPage([row.record() for row in answer.rows], answer.next_cursor)
 
     async def records(self, *, after_us: Micros = 0) -> AsyncIterator[Recorded]:
-        """Yield every row, newest first."""
-        cursor: str | None = None
-        while True:
-            page = await self.list(AuditFilters(after_us=after_us or None), limit=limits.PAGE, cursor=cursor)
-            for row in page.rows:
-                yield row
-            cursor = page.next_cursor
-            if cursor is None:
-                return
+        """Yield every row, node by node in the order of its chain."""
+        query = {"after": str(seconds(after_us))} if after_us else None
+        rest, number = b"", 0
+        async with self._wire.stream(at("audit", "export"), query=query) as response:
+            async for piece in self._wire.pieces(response):
+                *whole, rest = (rest + piece).split(b"\n")
+                for raw in whole:
+                    number += 1
+                    yield recorded(raw, number)
 
     async def verify(self) -> Verified:
         """Look through the whole audit: see `Audit.verify`."""

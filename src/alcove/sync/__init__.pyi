@@ -147,6 +147,8 @@ class Archive:
 class Audit:
     """What was denied, and what was done with authority, keys and sessions."""
     @property
+    def failing(self) -> bool: ...
+    @property
     def node(self) -> str: ...
     @property
     def waiting(self) -> int: ...
@@ -200,7 +202,7 @@ class Audit:
     ) -> _alcove_sync_doors.BlockingIterator[_alcove_audit_model.Recorded]:
         """Yield every row, node by node in the order of its chain; of those since an instant, when that is given."""
 
-    def sweep(self, *, days: int = 400, rows: int = 1000000) -> int:
+    def sweep(self, *, days: int = 400, rows: int = 10000000) -> int:
         """Remove what is older or more than is kept of this node's chain; return how many rows went."""
 
     def verify(self) -> _alcove_audit_model.Verified:

@@ -22,6 +22,8 @@ GAUGES: Final[dict[str, str]] = {
     "alcove_workspace_files": "Files in all workspaces, as last measured.",
     "alcove_workspace_bytes": "Bytes that all workspaces take on the disk, as last measured.",
     "alcove_database_waiting": "Operations that wait for the database.",
+    "alcove_audit_waiting": "Rows on denials that wait to be written.",
+    "alcove_audit_failing": "1 while denials cannot be written.",
 }
 
 

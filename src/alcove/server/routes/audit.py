@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from typing import Annotated, Final, Literal
 
 import msgspec
 
 from alcove import limits
+from alcove.audit.lines import line
 from alcove.audit.model import AuditFilters, Recorded
 from alcove.clock import SECOND, Micros, seconds
 from alcove.server.call import Call
 from alcove.server.route import Route
 from alcove.server.routes.views import Name, PageLimit, Unset, given
+from alcove.server.streaming import Made
 from alcove.values import Json
 
+_LINES: Final = "application/x-ndjson"
 Instant = Annotated[float, msgspec.Meta(ge=0, le=253402300799)]
 
 
@@ -190,6 +194,34 @@ async def list_audit(call: Call, query: Which) -> AuditView:
     return AuditView(rows=[_row(row) for row in page.rows], next_cursor=page.next_cursor)
 
 
+class Since(msgspec.Struct, frozen=True, kw_only=True):
+    """Which rows to export.
+
+    Attributes:
+        after: Epoch seconds: not before this.
+    """
+
+    after: Instant | Unset = msgspec.UNSET
+
+
+async def export(call: Call, query: Since) -> Made:
+    """Download every row as a line of JSON, node by node in the order of its chain, with all that its hash is made of.
+
+    It is read while it is sent. When that fails, the connection ends before the file does.
+    """
+    return Made("audit.jsonl", _LINES, _lines(call, _micros(given(query.after)) or 0))
+
+
+async def _lines(call: Call, after_us: Micros) -> AsyncGenerator[bytes]:
+    lines: list[bytes] = []
+    async for row in call.hub.audit.records(after_us=after_us):
+        lines.append(line(row))
+        if len(lines) == limits.AUDIT_PAGE:
+            yield b"".join(lines)
+            lines.clear()
+    yield b"".join(lines)
+
+
 async def verify(call: Call) -> VerifiedView:
     """Look through the whole audit: was a row altered, lost, moved or forged? Each finding names its row."""
     found = await call.hub.audit.verify()
@@ -243,8 +275,9 @@ def _micros(at: float | None) -> Micros | None:
     return None if at is None else round(at * SECOND)
 
 
-ROUTES: Final = (
+ROUTES: Final[tuple[Route, ...]] = (
     Route("GET", "/api/v1/audit", list_audit, permission="audit.read"),
+    Route("GET", "/api/v1/audit/export", export, permission="audit.read", media=_LINES),
     Route("GET", "/api/v1/audit/verification", verify, permission="audit.read"),
     Route("POST", "/api/v1/audit/erase", erase, permission="audit.erase"),
 )

@@ -126,6 +126,8 @@ async def metrics(call: Call) -> Response:
         "alcove_runs_live": hub.runs.live_count,
         "alcove_sessions": await hub.sessions.count(),
         "alcove_database_waiting": hub.database.waiting,
+        "alcove_audit_waiting": hub.audit.waiting,
+        "alcove_audit_failing": float(hub.audit.failing),
     }
     if hub.workspaces is not None:
         totals = await hub.workspaces.totals()

@@ -13,8 +13,9 @@ import pytest
 from alcove import limits
 from alcove.audit import queries
 from alcove.audit.keeping import KeyFile
+from alcove.audit.lines import line, verify
 from alcove.audit.model import AuditFilters, Recorded
-from alcove.audit.service import Audit, line
+from alcove.audit.service import Audit
 from alcove.clock import SECOND
 from alcove.database.op import Database
 from alcove.errors import InvalidError
@@ -238,8 +239,7 @@ class AuditContract:
         assert audit.waiting <= limits.AUDIT_DISTINCT + 1
         await execute(database, "ALTER TABLE away RENAME TO audit")
         await audit.flush()
-        rows = await execute(database, "SELECT SUM(times) FROM audit")
-        assert int(rows[0][0]) == many
+        assert int((await execute(database, "SELECT SUM(times) FROM audit"))[0][0]) == many
         assert (await audit.verify()).findings == ()
 
     async def test_any_thread_may_tell_of_a_denial(self, database: Database) -> None:
@@ -309,11 +309,12 @@ class AuditContract:
                 await audit.list(cursor=cursor)
 
     async def test_an_export_has_every_row_with_what_its_hash_is_made_of(self, database: Database) -> None:
-        audit = Audit(database, "here")
-        await _acts(database, audit, 3)
+        await _acts(database, audit := Audit(database, "here"), 3)
         lines = [line(row) async for row in audit.records()]
-        assert len(lines) == 3
         assert all(name.encode() in lines[0] for name in ("prev", "hash", "seal", "number 0", "key:0"))
+        assert (verify(lines).rows, verify(lines).findings) == (3, ())
+        for wrong, n in (([lines[0], lines[2]], 2), ([*lines[:1], lines[1].replace(b"done", b"none"), lines[2]], 2)):
+            assert [one.n for one in verify(wrong).findings] == [n]
 
     # -- erasing -------------------------------------------------------------------------------------------------------
 
