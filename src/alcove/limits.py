@@ -254,6 +254,7 @@ SWEEP_S: Final = 60  # between two sweeps of a server: an expired session takes 
 SWEEP_AGAIN_S: Final = 300  # until an expired session is looked at again that something else keeps here
 SWEEP_PAGE: Final = 1000  # sessions that a sweep looks at with one statement
 SWEEP_SESSIONS: Final = 64  # sessions that one transaction of a sweep moves: more would delay who waits behind it
+SWEEP_PAUSE_S: Final = 0.01  # between two of them, for everybody else: a sweep is never in a hurry
 SWEEP_PURGES: Final = 8  # trashings that are purged at a time
 UNUSED_S: Final = 3600  # how old what is empty or a stray has to be: nobody is about to use it
 CLEANED: Final = 1000  # groups or paths that one answer names; they are counted in full

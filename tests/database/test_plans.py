@@ -15,6 +15,8 @@ from alcove.audit.seals import Seals
 from alcove.database.op import Statement, Steps
 from alcove.database.opening import open_database
 from alcove.dialogs import history, queries as dialogs
+from alcove.janitor import queries as janitor
+from alcove.janitor.model import Choice, Span, What
 from alcove.messages import queries as messages
 from alcove.messages.model import Stored
 from alcove.messages.windows import Bounds
@@ -80,6 +82,10 @@ READS: dict[str, Callable[[], Steps[Any]]] = {
     "audit by tenant": lambda: audit.page(NOW, AuditFilters(tenant="t"), {}, 50, None),
     "audit of a node in order": lambda: _second(audit.rows_after(NOW, "n", 5, 50)),
     "audit words to erase": lambda: audit.erase(NOW, Seals(b"k", "i"), "session_id", "s", 50),
+    "what has expired": lambda: janitor.candidates(NOW, Choice(what=What.EXPIRED), None, 1000),
+    "what waits in the trash": lambda: janitor.waiting(NOW, None, (NOW, "t"), 100),
+    "runs that belong to no session": lambda: janitor.forget_runs(NOW, Span(0, NOW), 100),
+    "runs with a whole journal": lambda: janitor.forget_journals(NOW, Span(0, NOW), 100),
     "list the active of a user": lambda: sessions.page(NOW, Filters(user_id="u", status="active"), 50, CURSOR),
 }
 
@@ -98,6 +104,10 @@ def test_a_read_seeks_in_an_index_and_sorts_nothing(connection: apsw.Connection,
         ("page on", "session_id=? AND seq>? AND seq<?"),
         ("list from a cursor", "tenant=? AND (created_at,id)<(?,?)"),
         ("list by user", "tenant=? AND user_id=? AND (created_at,id)<(?,?)"),
+        ("what has expired", "(due_at,session_id)>(?,?) AND due_at<?"),
+        ("what waits in the trash", "step=? AND (trashed_at,id)>(?,?)"),
+        ("runs that belong to no session", "session_id=? AND created_at<?"),
+        ("runs with a whole journal", "ended_at>? AND ended_at<?"),
         ("list by metadata", "tenant=? AND name=? AND value=? AND (created_at,session_id)<(?,?)"),
     ],
 )

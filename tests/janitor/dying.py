@@ -12,6 +12,7 @@ from typing import Any
 import alcove.hub
 from alcove.hub import Alcove
 from alcove.janitor.model import What
+from alcove.workspaces import base
 
 _steps = iter(range(1, int(sys.argv[4])))
 
@@ -61,6 +62,7 @@ async def main() -> None:
         hub.database.write = writing
         for name in ("mkdir", "rmdir", "rename", "unlink"):
             setattr(os, name, watched(getattr(os, name)))
+        base.rename_new = watched(base.rename_new)
         await act(hub, sys.argv[2], sys.argv[3])
         os._exit(0)  # what comes now was not asked for
 

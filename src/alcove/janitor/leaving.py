@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from typing import final
 
@@ -49,7 +50,11 @@ class Leaving:
                 more = limit is not None and count >= limit
                 if more:
                     break
-                went = [("", group) for group in batch] if dry_run else await self._take(batch, by, problems)
+                if dry_run:
+                    went = [("", group) for group in batch]
+                else:
+                    went = await self._take(batch, by, problems)
+                    await asyncio.sleep(limits.SWEEP_PAUSE_S)
                 count += sum(len(group) for _, group in went)
                 shown += [_shown(*one) for one in went[: limits.CLEANED - len(shown)]]
             if more:

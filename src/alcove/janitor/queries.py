@@ -20,10 +20,11 @@ COLUMNS = (
     "(SELECT 1 FROM runs r WHERE r.session_id = s.id AND r.ended_at = 0) THEN 1 ELSE 0 END"
 )
 _FROM = "FROM heads h JOIN sessions s ON s.id = h.session_id"
-# Where `now` is the first value, and the next two say from where on.
+# Where two values say from where on, and one is `now` or the age.
 _WHERE = {
     # The index holds them by when they are to be looked at. One that is held was active, whatever its clock says.
-    What.EXPIRED: "h.due_at > 0 AND h.due_at <= ? AND (h.due_at, h.session_id) > (?, ?)",
+    # From where on comes first: of two lower bounds SQLite seeks by the first, and many may be due at one time.
+    What.EXPIRED: "(h.due_at, h.session_id) > (?, ?) AND h.due_at <= ? AND h.due_at > 0",
     What.OLD: "h.last_activity < ? AND h.session_id > ? AND h.session_id > ? AND h.trashed = 0",
     # A child in the trash counts: what is empty only since this sweep began is the next one's.
     What.EMPTY: "h.last_activity < ? AND h.session_id > ? AND h.session_id > ? AND h.trashed = 0 AND h.last_seq = 0 "
@@ -39,7 +40,7 @@ def candidates(
     """Return `now` and the next sessions that a choice may concern: by when they are due, or by id."""
     begin: tuple[Value, ...]
     if choice.what is What.EXPIRED:
-        order, begin = "h.due_at, h.session_id", (now, after.due_at if after else 0, after.id if after else "")
+        order, begin = "h.due_at, h.session_id", (after.due_at if after else 0, after.id if after else "", now)
     else:
         order, begin = "h.session_id", (now - choice.older_us, after.id if after else "", "")
     where = _WHERE[choice.what]
@@ -172,16 +173,17 @@ def old_journals(now: Micros, span: Span) -> Steps[int]:
     return int(count)
 
 
-# What ended by then was made by then, which is what the index holds them by; but a clock may have been set back.
+# The index holds them by when they were made. One whose clock was set back before it ended waits a little longer.
 _OLD_RUNS = (
-    "FROM runs r WHERE r.session_id = '' AND r.ended_at > 0 AND r.ended_at >= ? AND r.ended_at < ? "
+    "FROM runs r WHERE r.session_id = '' AND r.created_at < ? AND r.ended_at > 0 AND r.ended_at >= ? "
+    "AND r.ended_at < ? "
     "AND NOT EXISTS (SELECT 1 FROM runs o WHERE o.root_run = r.root_run AND (o.ended_at = 0 OR o.ended_at >= ?))"
 )
 
 
 def old_runs(now: Micros, span: Span) -> Steps[int]:
     """Return how many runs without a session ended in a time, and nothing of their tree after it."""
-    [[count]] = yield Statement(f"SELECT COUNT(*) {_OLD_RUNS}", (*span, span.end))
+    [[count]] = yield Statement(f"SELECT COUNT(*) {_OLD_RUNS}", (span.end, *span, span.end))
     return int(count)
 
 
@@ -191,7 +193,7 @@ def forget_runs(now: Micros, span: Span, limit: int) -> Steps[tuple[int, bool]]:
     Returns:
         How many went, and whether there is more.
     """
-    rows = yield Statement(f"SELECT r.id {_OLD_RUNS} ORDER BY r.created_at, r.id LIMIT 1", (*span, span.end))
+    rows = yield Statement(f"SELECT r.id {_OLD_RUNS} ORDER BY r.created_at, r.id LIMIT 1", (span.end, *span, span.end))
     if not rows:
         return 0, False
     gone = yield from purge_run(now, rows[0][0], limit)

@@ -20,6 +20,7 @@ from alcove.workspaces.failures import translated
 from alcove.workspaces.model import Removed, Stray
 from alcove.workspaces.move import move
 from alcove.workspaces.remove import remove, unlock
+from alcove.workspaces.renaming import rename_new
 from alcove.workspaces.strays import vacant, within
 from alcove.workspaces.temp import sweep, unfinished
 from alcove.workspaces.tree import Tree
@@ -166,6 +167,10 @@ class Base:
         with translated(name):
             with suppress(FileExistsError):
                 os.mkdir(trashing, 0o700, dir_fd=self._trash)
+            # A sweep moves many, so that what nearly always works is tried first, with as few calls as there can be.
+            with suppress(OSError):
+                rename_new(self._root, name.encode(), self._trash, f"{trashing}/{name}".encode())
+                return True
             into = os.open(trashing, _FOLDER, dir_fd=self._trash)
             try:
                 return move(self._root, into, name)

@@ -6,7 +6,7 @@ import ctypes
 import errno
 import os
 
-_NUMBERS = {"x86_64": 316, "aarch64": 276}
+_NUMBER = {"x86_64": 316, "aarch64": 276}.get(os.uname().machine)
 _NOREPLACE = 1
 _UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.EPERM}  # an old kernel, a file system without it, a strict filter
 
@@ -31,9 +31,8 @@ def rename_new(source: int, name: bytes, target: int, new: bytes) -> None:
         FileExistsError: There is something.
         OSError: As rename(2).
     """
-    number = _NUMBERS.get(os.uname().machine)
-    if number is not None:
-        if not _syscall(number, source, name, target, new, _NOREPLACE):
+    if _NUMBER is not None:
+        if not _syscall(_NUMBER, source, name, target, new, _NOREPLACE):
             return
         error = ctypes.get_errno()
         if error not in _UNSUPPORTED:
