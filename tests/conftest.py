@@ -69,9 +69,9 @@ def _proven_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
         _PROVEN[key] = reports
         keep(cache, key, reports)
 
-    def anywhere(*, canary: Path | None, uids: bool) -> str:
+    def anywhere(*, canary: Path | None, uids: bool, groups: str) -> str:
         del canary
-        return key(canary=None, uids=uids)
+        return key(canary=None, uids=uids, groups=groups)
 
     monkeypatch.setattr(probe, "cached", remembered)
     monkeypatch.setattr(probe, "keep", remember)

@@ -26,7 +26,8 @@ AlcoveError
 ├── StorageError                 the disk of the workspaces could not do it
 ├── SandboxError
 │   ├── GuaranteeError           what this machine cannot promise
-│   └── LaunchError              a confined start failed, and at which step
+│   ├── LaunchError              a confined start failed, and at which step
+│   └── LimitError               a run took more than it was given, and was ended
 ├── AgentUnavailableError        the agent's program is missing or failed its check
 ├── ConfigurationError
 └── ClosedError                  used after close
@@ -290,6 +291,12 @@ class LaunchError(SandboxError):
     """A confined program could not be started."""
 
     code = "launch_failed"
+
+
+class LimitError(SandboxError):
+    """A run took more than it was given, and was ended."""
+
+    code = "limit_exceeded"
 
 
 class AgentUnavailableError(AlcoveError):

@@ -29,6 +29,7 @@ from alcove.objects.service import Objects
 from alcove.principals.service import Keys
 from alcove.runs.service import Runs
 from alcove.runs.working import Workshop
+from alcove.sandbox.limits import Limits
 from alcove.sandbox.service import Sandbox
 from alcove.sandbox.vector import DEFAULT_MINIMUM, GUARANTEES
 from alcove.search.service import Search
@@ -37,6 +38,8 @@ from alcove.settings.loading import load
 from alcove.settings.model import Settings
 from alcove.values import Json
 from alcove.workspaces.base import installation as base_installation
+from alcove.workspaces.changing import Quota
+from alcove.workspaces.model import Usage
 from alcove.workspaces.service import Workspaces
 
 _PASSING = "memory-"  # begins the id of an installation in memory
@@ -96,6 +99,7 @@ class Alcove:
             hide=(*_hidden(settings), *self.agents.secrets.files),
             read=tuple(str(path) for path in settings.read),
             environ=os.environ,
+            bounds=_limits(settings),
         )
         self.runs = self._open_runs()
         self.sessions = Lifecycle(
@@ -210,6 +214,7 @@ async def open(  # noqa: A001 - `alcove.open` is the name that a newcomer guesse
                 leased_uids=os.geteuid() == 0,
             )
             stack.push_async_callback(places.close)
+            places.quota = _quota(settings)
             await opened.write(_keep, "base", str(settings.base))
         hub = Alcove(settings, opened, installation, places, clock)
         for service in (hub.objects, hub.search, hub.audit, hub.runs):
@@ -248,6 +253,7 @@ def _check(settings: Settings) -> None:
             raise ConfigurationError(
                 f"there is no guarantee {name!r}", field="sandbox.minimum", remedy=f"known: {', '.join(GUARANTEES)}"
             )
+    _limits(settings)
     for path in settings.read:
         if not path.exists():
             raise ConfigurationError(
@@ -255,6 +261,22 @@ def _check(settings: Settings) -> None:
                 field="sandbox.read",
                 remedy="make it, or take it out of [sandbox] read",
             )
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits().changed(settings.limits, where="sandbox.limits")
+
+
+def _quota(settings: Settings) -> Quota:
+    """Return what says how much a workspace may take, when files come from outside: as much as a run may fill."""
+    bounds = _limits(settings)
+    allowed = Usage(size_bytes=bounds.disk_bytes, files=bounds.disk_files)
+
+    async def quota(session_id: str) -> Usage:
+        del session_id
+        return allowed
+
+    return quota
 
 
 def _fresh_id(database: Database, settings: Settings) -> str:

@@ -146,6 +146,17 @@ EVENT_PAGE: Final = 500
 RUN_OPEN_FILES: Final = 4096  # per process; build tools need a thousand
 RUN_PROCESSES: Final = 1024  # processes and threads, where the kernel counts them per run: `userns` and leased uids
 RUN_FILE_BYTES: Final = 16 * 1024 * MIB  # one file; stops a runaway log
+RUN_MEMORY_BYTES: Final = 4096 * MIB  # of a run's whole tree; a build of a large program takes two
+RUN_CPU_S: Final = 7200  # of a run's whole tree: twelve processors for the default wall time
+RUN_OUTPUT_BYTES: Final = 1024 * MIB  # said by a run; the journal keeps 16 MiB of it, so more is a runaway program
+RUN_DISK_BYTES: Final = 10 * 1024 * MIB  # a workspace: a large project with its dependencies, twice
+RUN_DISK_FILES: Final = 1_000_000  # files of one: half of what is counted at most (USAGE_NAMES)
+RUN_DISK_FREE_BYTES: Final = 512 * MIB  # less than this on the disk, and the run that grows most is ended
+RUN_DISK_SLACK_BYTES: Final = 4 * MIB  # that a run may add to a workspace that is over its limit: it may tidy up
+RUN_LIMIT: Final = 2**50  # of any limit of a run: more is none at all
+GUARD_S: Final = 0.2  # between two looks at what runs take: a disk takes half a gigabyte meanwhile
+GUARD_SHARE: Final = 0.1  # of one processor at most that counting one run's files takes
+GUARD_DESCRIPTORS: Final = 20_000  # of one run that are looked at for files without a name
 RUN_TMP_BYTES: Final = 512 * MIB  # the private /tmp of `userns`, which is memory
 RUN_SHM_BYTES: Final = 256 * MIB  # the private /dev/shm of `userns`
 

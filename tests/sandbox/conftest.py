@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from alcove.sandbox.limits import Limits
 from alcove.sandbox.plan import Rung
 from alcove.sandbox.policy import Policy
 from alcove.sandbox.service import Sandbox
@@ -92,6 +93,7 @@ class World:
     def policy(self, *argv: str, **changes: Any) -> Policy:
         """A policy for the session `own`."""
         folder = self.session()
+        bounds = {name: changes.pop(name) for name in list(changes) if name in Limits.__struct_fields__}
         settings: dict[str, Any] = {
             "argv": argv,
             "env": {**ENV, "HOME": folder},
@@ -100,6 +102,7 @@ class World:
             "read": PYTHON_FOLDERS,
             "uid": UIDS[0] if ROOT else None,
             "hide": self.secrets,
+            "bounds": Limits(**bounds),
         }
         return Policy(**{**settings, **changes})
 

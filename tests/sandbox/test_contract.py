@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from alcove.sandbox.plan import Rung as Name
@@ -26,7 +27,12 @@ class OwnRung:
     async def run(self, program: Program) -> Finished:
         folder = program.workspace
         done = await self.world.run(
-            *program.argv, stdin=program.stdin, env=dict(program.env), cwd=folder, write=(folder,)
+            *program.argv,
+            stdin=program.stdin,
+            env=dict(program.env),
+            cwd=folder,
+            write=(folder,),
+            **msgspec.structs.asdict(program.bounds),
         )
         code = done.exit.code if done.exit.signal is None else 128 + done.exit.signal
         assert code is not None
@@ -35,6 +41,8 @@ class OwnRung:
 
 class TestOwnRungs(RungContract):
     python = PYTHON
+    # The control groups that keep limits are root's on this machine; elsewhere they are not claimed.
+    claims = RungContract.claims | {"quota", *(["limits"] if ROOT else [])}
 
     @pytest.fixture(params=OWN)
     async def world(self, opened: Callable[..., Any], request: pytest.FixtureRequest) -> World:

@@ -20,7 +20,7 @@ from alcove.sandbox.vector import DEFAULT_MINIMUM, GUARANTEES, RungReport, Vecto
 from sandbox.conftest import ROOT, World, new_token, processes_with
 
 ALL = Vector(**dict.fromkeys(GUARANTEES, True))
-CONFINED = msgspec.structs.replace(ALL, limits=False, quota=False)  # what a rung itself can give
+CONFINED = msgspec.structs.replace(ALL, limits=ROOT)  # what this machine gives: control groups to root
 
 
 def report(rung: Any, vector: Vector = ALL, *, available: bool = True, failure: str = "") -> RungReport:

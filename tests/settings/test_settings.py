@@ -32,6 +32,7 @@ def test_an_empty_folder_has_the_documented_defaults(tmp_path: Path) -> None:
     assert settings.home == tmp_path / ".alcove"
     assert settings.database == f"sqlite:///{tmp_path}/.alcove/database/alcove.db"
     assert (settings.auto_cleanup, settings.session_ttl_s, settings.trash_grace_s) == (True, 86400, 7 * 86400)
+    assert settings.limits == {}
     assert (settings.rung, settings.minimum, settings.agent, settings.log) == ("auto", None, "shell", "text")
     assert (settings.allowed_hosts, settings.read, settings.agents, settings.file) == ((), (), {}, None)
     assert {origin for _, _, origin in settings.origins()} == {"default"}
@@ -66,6 +67,7 @@ def test_every_variable_is_read(tmp_path: Path) -> None:
             "ALCOVE_ALLOWED_HOSTS": "a.example, b.example",
             "ALCOVE_SANDBOX": "landlock",
             "ALCOVE_SANDBOX_MINIMUM": "none",
+            "ALCOVE_SANDBOX_LIMITS": "memory=2GiB, processes = 64",
             "ALCOVE_AGENT": "q",
             "ALCOVE_LOG": "json",
         },
@@ -74,6 +76,7 @@ def test_every_variable_is_read(tmp_path: Path) -> None:
     assert (settings.auto_cleanup, settings.session_ttl_s, settings.trash_grace_s) == (False, None, 0)
     assert settings.allowed_hosts == ("a.example", "b.example")
     assert (settings.rung, settings.minimum, settings.agent, settings.log) == ("landlock", (), "q", "json")
+    assert settings.limits == {"memory": "2GiB", "processes": "64"}
     assert settings.warnings == ()
 
 
@@ -130,6 +133,8 @@ def test_paths_are_absolute_from_where_they_were_written(tmp_path: Path, monkeyp
         ('[sandbox]\nrung = "chroot"', "sandbox.rung", "known: auto, bwrap, landlock, none, userns"),
         ("[sandbox]\nminimum = []", "sandbox.minimum", "'none' alone"),
         ('[sandbox]\nminimum = ["none", "x"]', "sandbox.minimum", "'none' alone"),
+        ("[sandbox]\nlimits = 1", "sandbox.limits", 'such as { memory = "2GiB" }'),
+        ("[sandbox.limits]\nmemory = true", "sandbox.limits", "write a whole number"),
         ("agents = 1", "agents", "begin it with [agents]"),
         ("[agents]\nq = 1", "agents.q", "begin it with [agents.q]"),
         ('home = "sessions/.alcove"', "home", "beside it"),

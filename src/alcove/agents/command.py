@@ -23,6 +23,7 @@ from alcove.errors import AgentUnavailableError, ConfigurationError, InvalidErro
 from alcove.patterns import may_explode
 from alcove.rights.model import Network, Rights
 from alcove.rights.writing import bound
+from alcove.sandbox.limits import Limits, Written
 from alcove.settings.parsing import absolute
 
 _OURS: Final = frozenset({"HOME", "TMPDIR", "TRACE_ID", "SESSION_ID"})
@@ -44,6 +45,7 @@ class CommandAgent:
         secrets: Names of the secrets that its runs are given.
         declared: What its runs may be granted at most.
         network: Of that, what they may reach.
+        limits: What they may take, where that is not the installation's default.
     """
 
     kind: Final = "command"
@@ -83,6 +85,8 @@ class CommandAgent:
         self._strip = [self._pattern(index, pattern) for index, pattern in enumerate(table.strip)]
         self._command_line = self._checked_commands()
         self._check_variables()
+        self.limits: Written = table.limits
+        Limits().changed(self.limits, where=f"agents.{name}.limits")
         if table.preamble.count("{history}") != 1:
             raise self._refusal("preamble", "has no single {history} in it", "write {history} once")
         self._read = tuple(str(absolute(path, folder, environ)) for path in table.read)

@@ -29,6 +29,7 @@ class CommandTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         answer: Which streams are the answer, in order of arrival.
         explain: Sentences added to the answer, by exit code.
         timeout: Wall time of a run.
+        limits: What its runs may take of the machine, where that differs from `[sandbox.limits]`.
         network: What it may reach: `none`, `host`, or a list of hosts.
         env: Fixed variables, none of them secret.
         secrets: Names of the secrets that its runs are given, as variables of these names.
@@ -56,6 +57,7 @@ class CommandTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     answer: Literal["stdout", "both"] = "stdout"
     explain: dict[int, str] = {}
     timeout: str = f"{limits.RUN_TIMEOUT_S}s"
+    limits: dict[str, str | int] = {}
     network: str | list[str] = "none"
     env: dict[str, str] = {}
     secrets: list[str] = []

@@ -163,6 +163,7 @@ class Examination:
             self._sandbox["rung"] = sandbox.rung
             self._sandbox["minimum"] = [*sorted(sandbox.minimum)]
             self._sandbox["rungs"] = [msgspec.to_builtins(tried) for tried in sandbox.report()]
+            self._sandbox["limits"] = {**sandbox.means}
             self._rungs["rung"] = f"{sandbox.rung} (asked for: {self._settings.rung})"
             for tried in sandbox.report():
                 held = " ".join(name for name, holds in msgspec.structs.asdict(tried.vector).items() if holds)
@@ -170,6 +171,7 @@ class Examination:
                 said = "; ".join(part for part in (held and f"guarantees {held}", failed) if part)
                 self._rungs[tried.rung] = said if tried.available else f"unavailable: {tried.failure}"
                 self._rungs[f"{tried.rung} remedy"] = tried.remedy
+            self._rungs |= {f"limit {name}": f"kept by {means}" for name, means in sandbox.means.items()}
             sandbox.require()
 
     async def _examine_agents(self) -> None:

@@ -56,11 +56,18 @@ class Supervisor:
         self._database = database
         self._events = events
         self._work = work
+        self._reason = ""
 
     def stop(self, status: RunStatus) -> None:
         """End the run with this status, unless it is ending already."""
         if not self.stopped.done():
             self.stopped.set_result(status)
+
+    def fail(self, error: AlcoveError) -> None:
+        """End the run as failed for this reason; what it said is kept. One that is ending already has its own."""
+        if not self.stopped.done():
+            self._reason = str(error)
+        self.stop(RunStatus.FAILED)
 
     async def launched(self, *, tree: str, rung: str, guarantees: str) -> None:
         """Record the run's processes and what confines them. Called once, before any output."""
@@ -98,6 +105,7 @@ class Supervisor:
         text, code, error = "", None, ""
         try:
             text, code = await self._work.run(self)
+            error = self._reason
         except AlcoveError as problem:
             self.stop(RunStatus.FAILED)
             error = str(problem)

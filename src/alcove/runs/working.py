@@ -26,6 +26,7 @@ from alcove.runs.place import RunFolder, environment
 from alcove.runs.queries import Lost
 from alcove.runs.supervisor import Supervisor, Work
 from alcove.runs.voice import Voice
+from alcove.sandbox.limits import Limits
 from alcove.sandbox.policy import Policy
 from alcove.sandbox.proxy import Refused
 from alcove.sandbox.service import Sandbox
@@ -57,6 +58,7 @@ class Workshop:
         hide: Paths that no run is ever granted.
         read: Paths that every run may read.
         environ: The server's environment.
+        bounds: What a run may take, where its agent's table says nothing else.
     """
 
     def __init__(
@@ -69,7 +71,9 @@ class Workshop:
         hide: tuple[str, ...],
         read: tuple[str, ...],
         environ: Mapping[str, str],
+        bounds: Limits | None = None,
     ) -> None:
+        self._bounds = bounds or Limits()
         self.door: Door | None = None
         self.on_refused: Refusals = _tell_nobody
         self._workspaces = workspaces
@@ -140,6 +144,8 @@ class Workshop:
             nest=invocation.nest,
             uid=uid,
             hide=self._hide,
+            bounds=self._bounds.changed(agent.limits, where=f"agents.{agent.name}.limits"),
+            taken_bytes=(await self._workspaces.usage(session_id)).size_bytes,
         )
         policy.check_nest(sandbox.rung)
         policy.check()
@@ -312,6 +318,8 @@ class _Program:
         finally:
             if close_door:
                 await close_door()
+        if process.guard and process.guard.excess:
+            supervisor.fail(process.guard.excess.error(self._agent.name))
         code = ended.code if ended.signal is None else 128 + ended.signal
         answer = await asyncio.to_thread(self._agent.answer, self._transcript, code)
         return answer, code

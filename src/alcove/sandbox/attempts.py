@@ -14,8 +14,9 @@ import os
 import resource
 import signal
 import socket
+import time
 from collections.abc import Callable
-from typing import NoReturn, TypedDict
+from typing import NoReturn, NotRequired, TypedDict
 
 from alcove.sandbox import kernel, processes
 
@@ -33,15 +34,18 @@ class Target(TypedDict):
 
 
 class Errand(TypedDict):
-    """What to do: with a target try it, without one be a neighbour in that folder."""
+    """What to do: with a target try it, without one be a neighbour in that folder, or fill it."""
 
     folder: str
     token: str
     target: Target | None
+    fill: NotRequired[bool]
 
 
-PROCESSES, MEMORY_BYTES, DISK_BYTES = 32, 24 << 20, 2 << 20
+PROCESSES, MEMORY_BYTES, DISK_BYTES = 32, 48 << 20, 2 << 20
 """What a probe is given; it tries to take more."""
+STAY_S = 4
+"""So long it stays with what it took: whoever looks after the disk has to have ended it by then."""
 
 SECRET, MOVABLE, REMOVABLE, SOCKET = "secret", "movable", "removable", "socket"
 
@@ -49,7 +53,9 @@ SECRET, MOVABLE, REMOVABLE, SOCKET = "secret", "movable", "removable", "socket"
 def run(errand: Errand) -> NoReturn:
     """Do the errand, print JSON and end this process."""
     try:
-        if (target := errand["target"]) is None:
+        if errand.get("fill"):
+            _fill_and_stay()
+        elif (target := errand["target"]) is None:
             _be_neighbour(errand["folder"], errand["token"])
         else:
             _print(attempt(target))
@@ -243,6 +249,13 @@ def _multiply() -> None:
         for child in children:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
+
+
+def _fill_and_stay() -> None:
+    with open("filling", "wb") as file:
+        file.writelines(bytes(1 << 20) for _ in range(2 * DISK_BYTES >> 20))
+    time.sleep(STAY_S)
+    _print({"quota": ["write more"]})
 
 
 def _take_memory() -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from alcove.sandbox import attempts, bubblewrap, kernel, landlock, seccomp, system
-from alcove.sandbox.plan import Kind, Plan, keep_only, read_plan
+from alcove.sandbox.plan import DESCRIPTORS, Kind, Plan, keep_only, read_plan
 
 # Compiled once, in the spawner. By (sockets, shared, nest), see `seccomp.build`.
 FILTERS: dict[tuple[bool, bool, bool], bytes] = {}
@@ -38,10 +38,11 @@ def launch(kind: Kind, channel: socket.socket, report: int) -> NoReturn:
         for name, prepare in AHEAD:
             os.write(report, f"step {name}\n".encode())
             prepare(start)
-        _, descriptors, _, _ = socket.recv_fds(channel, 1, 5)
-        if len(descriptors) == 4 + start.gated:
+        _, descriptors, _, _ = socket.recv_fds(channel, 1, DESCRIPTORS)
+        if len(descriptors) >= 4 + start.gated:
             plan = read_plan(descriptors[0])
-            start.gate = descriptors[4] if start.gated else None
+            start.gate = descriptors.pop() if start.gated else None
+            start.joins = descriptors[4:]
             for number, descriptor in enumerate(descriptors[1:4]):
                 os.dup2(descriptor, number)
             for name, step in STEPS:
@@ -79,6 +80,7 @@ class Start:
         self.host = kind["network"] == "host"
         self.proxied = kind["network"] == "proxy"  # then there is a network of its own on every rung
         self.gate: int | None = None  # from which bubblewrap reads before it starts the program
+        self.joins: list[int] = []  # by which this process gets into the control group of the run
         self.report = report
         self.domain: int | None = None
         self.command: tuple[str, list[str], dict[str, str]] | None = None
@@ -130,7 +132,9 @@ class Start:
         os.chdir(plan["cwd"])
 
     def set_limits(self, plan: Plan) -> None:
-        """Set resource limits; one above the server's own is cut to that."""
+        """Join the run's control group and set resource limits; one above the server's own is cut to that."""
+        for one in self.joins:
+            os.write(one, b"0")
         for name, most in plan["limits"].items():
             number: int = getattr(resource, f"RLIMIT_{name}")
             _, hard = resource.getrlimit(number)

@@ -17,6 +17,9 @@ Rung = Literal["userns", "bwrap", "landlock", "none"]
 Network = Literal["none", "host", "proxy"]
 """`proxy` is a network of its own with a proxy of ours as the way out."""
 
+DESCRIPTORS = 4 + 4 + 1
+"""That come with a run at most: plan and standard ones, one for each hierarchy of its control group, its proxy's."""
+
 
 class Kind(TypedDict):
     """What is known of a run before it is ordered: enough to make everything ready for it."""

@@ -8,12 +8,12 @@ from typing import Final
 
 import msgspec
 
-from alcove import limits
 from alcove.errors import ConfigurationError, InvalidError
 from alcove.rights.hosts import host
 from alcove.rights.model import Network
 from alcove.sandbox import outlet, plan as plans
 from alcove.sandbox.attempts import Errand
+from alcove.sandbox.limits import Limits
 from alcove.sandbox.plan import Plan, Rung
 from alcove.sandbox.system import NEVER, SYSTEM
 
@@ -37,9 +37,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         uid: The uid (and gid) leased to the session, when the server is root. Nobody else may have it: whatever
             runs under it is ended with the run.
         hide: Paths that must never be granted: base, database, ALCOVE_HOME, configuration.
-        open_files: Descriptors of one process.
-        processes: Processes and threads, where the kernel counts them per run (`userns`, or a leased uid).
-        file_size_bytes: The largest file that can be written.
+        bounds: What it may take.
+        taken_bytes: What the workspace took when it was last measured.
     """
 
     argv: tuple[str, ...]
@@ -52,9 +51,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     nest: bool = False
     uid: int | None = None
     hide: tuple[str, ...] = ()
-    open_files: int = limits.RUN_OPEN_FILES
-    processes: int = limits.RUN_PROCESSES
-    file_size_bytes: int = limits.RUN_FILE_BYTES
+    bounds: Limits = Limits()
+    taken_bytes: int = 0
 
     def check(self) -> None:
         """Refuse what must never be granted; looks at the file system to resolve links.
@@ -166,10 +164,12 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         }
 
     def _limits(self, rung: Rung) -> dict[str, int]:
-        bounds = {"CORE": 0, "NOFILE": self.open_files, "FSIZE": self.file_size_bytes}
+        given = self.bounds
+        # One process may not take more processor time than all together. A second later than whoever tells why.
+        bounds = {"CORE": 0, "NOFILE": given.open_files, "FSIZE": given.file_bytes, "CPU": given.cpu_s + 1}
         # By uid. Bubblewrap makes its namespace after this, so without a leased one all that the user runs counts.
         if rung == "userns" or self.uid is not None:
-            bounds["NPROC"] = self.processes
+            bounds["NPROC"] = given.processes
         return bounds
 
 

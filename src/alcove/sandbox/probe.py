@@ -10,21 +10,23 @@ import secrets
 import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
-from alcove import limits
 from alcove.errors import AlcoveError, ConfigurationError, LaunchError
 from alcove.rights.model import Network
 from alcove.sandbox import attempts, bubblewrap, processes
 from alcove.sandbox.attempts import Errand, Target
 from alcove.sandbox.berths import Berth, Berths
+from alcove.sandbox.cgroups import Groups
+from alcove.sandbox.limits import Limits
 from alcove.sandbox.plan import Rung
 from alcove.sandbox.policy import SHARING, Policy
 from alcove.sandbox.proxy import Proxy, start_with_proxy
 from alcove.sandbox.spawner import Process, Spawner
 from alcove.sandbox.vector import GUARANTEES, RungReport, Vector
+from alcove.sandbox.watch import Guard, Watch
 
 RUNGS: Final[tuple[Rung, ...]] = ("userns", "bwrap", "landlock", "none")
 _REMEDIES: Final[dict[Rung, str]] = {
@@ -55,22 +57,30 @@ module.run(json.load(sys.stdin))
 """
 _NOWHERE: Final = ("alcove.invalid:443",)
 _LIMITED: Final = {"limits", "quota"}  # what no rung changes
+_BETTER_LIMITS: Final = (
+    "for limits that the kernel keeps, give the server control groups: Delegate=yes in its systemd unit, a container "
+    "with a writable hierarchy of its own, or root"
+)
+BOUNDS: Final = Limits(memory_bytes=attempts.MEMORY_BYTES, processes=attempts.PROCESSES, disk_bytes=attempts.DISK_BYTES)
+"""What the probe is given, and tries to take more of."""
+_LOOK_S: Final = 0.02
 _ANSWER: Final = msgspec.json.Decoder(dict[str, tuple[str, ...]])
 _TARGET: Final = msgspec.json.Decoder(Target)
 _REPORTS: Final = msgspec.json.Decoder(dict[str, tuple[RungReport, ...]])
 
 
-async def probe(spawner: Spawner, berths: Berths) -> tuple[RungReport, ...]:
+async def probe(spawner: Spawner, berths: Berths, groups: Groups | None = None) -> tuple[RungReport, ...]:
     """Return what every rung holds, best rung first.
 
     Args:
         spawner: Starts the probes.
+        groups: Where runs get control groups.
         berths: Where the neighbour and its attacker live for the time being; in the real base.
     """
     reports: list[RungReport] = []
     for rung in RUNGS:
         async with neighbour(spawner, berths, guarded=rung in SHARING) as target:
-            reports.append(await _try(spawner, rung, target, berths))
+            reports.append(await _try(Probing(spawner, berths, groups), rung, target))
     return tuple(reports)
 
 
@@ -94,13 +104,13 @@ def keep(cache: Path | None, key: str, reports: tuple[RungReport, ...]) -> None:
         new.replace(cache)
 
 
-def key(*, canary: Path | None, uids: bool) -> str:
-    """Return what the probe's result depends on: boot, kernel, identity, place, and the code that confines."""
+def key(*, canary: Path | None, uids: bool, groups: str = "") -> str:
+    """Return what the probe's result depends on: boot, kernel, identity, place, groups, and the code that confines."""
     digest = hashlib.sha256(repr(bubblewrap.version()).encode())
     for file in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(file.read_bytes())
     return " ".join(
-        (processes.boot_id(), platform.release(), str(os.geteuid()), str(uids), str(canary), digest.hexdigest())
+        (processes.boot_id(), platform.release(), str(os.geteuid()), str(uids), groups, str(canary), digest.hexdigest())
     )
 
 
@@ -143,15 +153,28 @@ def _target(answer: bytes, complaint: str) -> Target:
         ) from None
 
 
-async def _try(spawner: Spawner, rung: Rung, target: Target, berths: Berths) -> RungReport:
-    found = await _attack(spawner, rung, target, berths, nest=False)
+class Probing(NamedTuple):
+    """What a probe is made with."""
+
+    spawner: Spawner
+    berths: Berths
+    groups: Groups | None
+
+
+async def _try(probing: Probing, rung: Rung, target: Target) -> RungReport:
+    found = await _attack(probing, rung, target, nest=False)
     if isinstance(found, AlcoveError):
         remedy = found.remedy or _REMEDIES[rung]
         return RungReport(rung=rung, available=False, vector=Vector(), holes={}, failure=found.message, remedy=remedy)
-    found["hosts"] = await _leave(spawner, rung, target, berths, nest=False)
-    nested = await _attack(spawner, rung, target, berths, nest=True)
+    found["hosts"] = await _leave(probing, rung, target, nest=False)
+    nested = await _attack(probing, rung, target, nest=True)
     if not isinstance(nested, AlcoveError):
-        nested["hosts"] = await _leave(spawner, rung, target, berths, nest=True)
+        nested["hosts"] = await _leave(probing, rung, target, nest=True)
+    if rung != "none":
+        # The watch stands outside of every run, so it is the same for a sandbox inside.
+        found["quota"] = await _fill(probing, rung)
+        if not isinstance(nested, AlcoveError):
+            nested["quota"] = found["quota"]
     return RungReport(
         rung=rung,
         available=True,
@@ -159,27 +182,38 @@ async def _try(spawner: Spawner, rung: Rung, target: Target, berths: Berths) -> 
         holes={name: names for name, names in found.items() if names},
         nested=Vector() if isinstance(nested, AlcoveError) else _vector(nested),
         failure="",
-        remedy=_BETTER[rung] if any(names for name, names in found.items() if name not in _LIMITED) else "",
+        remedy=_remedy(rung, found),
     )
 
 
-async def _leave(spawner: Spawner, rung: Rung, target: Target, berths: Berths, *, nest: bool) -> tuple[str, ...]:
+def _remedy(rung: Rung, found: dict[str, tuple[str, ...]]) -> str:
+    if any(names for name, names in found.items() if name not in _LIMITED):
+        return _BETTER[rung]
+    return _BETTER_LIMITS if found["limits"] else ""
+
+
+async def _leave(probing: Probing, rung: Rung, target: Target, *, nest: bool) -> tuple[str, ...]:
     """Return how a run with a list of hosts, none of which is the target, got to that all the same."""
     # Nothing holds anybody on `none`, where there is no network of its own to put a proxy into.
     network = "none" if rung == "none" else _NOWHERE
-    found = await _attack(spawner, rung, target, berths, nest=nest, network=network)
+    found = await _attack(probing, rung, target, nest=nest, network=network)
     return (f"start ({found.message})",) if isinstance(found, AlcoveError) else found["network"]
 
 
 async def _attack(
-    spawner: Spawner, rung: Rung, target: Target, berths: Berths, *, nest: bool, network: Network = "none"
+    probing: Probing, rung: Rung, target: Target, *, nest: bool, network: Network = "none"
 ) -> dict[str, tuple[str, ...]] | AlcoveError:
     """Return by guarantee which attempts succeeded, or why nothing could be tried."""
-    with berths.borrow() as berth:
+    with probing.berths.borrow() as berth:
         errand = Errand(folder=berth.folder, token="", target=target)
         complaint = ""
+        # On `none` a program may leave its group, so there it counts for nothing.
+        groups = None if rung == "none" else probing.groups
+        group = None
         try:
-            process = await _start(spawner, rung, berth, errand, nest=nest, network=network)
+            group = groups.make(BOUNDS) if groups else None
+            guard = Guard(BOUNDS, group=group)
+            process = await _start(probing.spawner, rung, berth, errand, nest=nest, network=network, guard=guard)
             answer, complaint = await _answer(process)
             await process.wait()
             return _ANSWER.decode(answer)
@@ -187,6 +221,29 @@ async def _attack(
             return LaunchError(f"the probe gave no answer: {complaint or 'nothing was said'}", step="program")
         except AlcoveError as error:
             return error
+        finally:
+            if groups and group:
+                groups.release(group)
+
+
+async def _fill(probing: Probing, rung: Rung) -> tuple[str, ...]:
+    """Return whether a run that fills the disk goes on."""
+    watch = Watch(every_s=_LOOK_S)
+    with probing.berths.borrow() as berth:
+        guard = Guard(BOUNDS, (berth.folder,))
+        errand = Errand(folder=berth.folder, token="", target=None, fill=True)
+        try:
+            process = await _start(probing.spawner, rung, berth, errand, guard=guard)
+        except AlcoveError as error:
+            return (f"start ({error.message})",)
+        watch.add(guard)
+        try:
+            await _answer(process)
+            await process.wait()
+        finally:
+            watch.drop(guard)
+            watch.close()
+    return () if guard.excess and guard.excess.name == "disk" else ("write more",)
 
 
 def _vector(holes: dict[str, tuple[str, ...]]) -> Vector:
@@ -194,7 +251,14 @@ def _vector(holes: dict[str, tuple[str, ...]]) -> Vector:
 
 
 async def _start(
-    spawner: Spawner, rung: Rung, berth: Berth, errand: Errand, *, nest: bool = False, network: Network = "none"
+    spawner: Spawner,
+    rung: Rung,
+    berth: Berth,
+    errand: Errand,
+    *,
+    nest: bool = False,
+    network: Network = "none",
+    guard: Guard | None = None,
 ) -> Process:
     python, read = interpreter(berth.uid) if rung == "bwrap" else ("", ())
     policy = Policy(
@@ -206,7 +270,7 @@ async def _start(
         network=network,
         nest=nest,
         uid=berth.uid,
-        processes=attempts.PROCESSES if errand["target"] else limits.RUN_PROCESSES,
+        bounds=guard.bounds if guard else Limits(),
     )
     policy.check_nest(rung)
     policy.check_reach(rung)
@@ -214,8 +278,8 @@ async def _start(
     plan = policy.plan(rung) if python else policy.plan(rung, errand=errand)
     stdin = msgspec.json.encode(errand) if python else b""
     if isinstance(network, str):
-        return await spawner.start(plan, stdin)
-    return await start_with_proxy(spawner, plan, stdin, Proxy(network, _look_nothing_up))
+        return await spawner.start(plan, stdin, guard=guard)
+    return await start_with_proxy(spawner, plan, stdin, Proxy(network, _look_nothing_up), guard=guard)
 
 
 async def _look_nothing_up(name: str, port: int) -> list[str]:

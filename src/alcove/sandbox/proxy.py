@@ -24,6 +24,7 @@ from alcove.sandbox.plan import Plan
 from alcove.sandbox.relay import Server, Side
 from alcove.sandbox.resolving import Resolve, connected
 from alcove.sandbox.spawner import Process, Spawner
+from alcove.sandbox.watch import Guard
 
 
 class Refused(NamedTuple):
@@ -40,7 +41,9 @@ class Refused(NamedTuple):
     message: str
 
 
-async def start_with_proxy(spawner: Spawner, plan: Plan, stdin: bytes, proxy: Proxy) -> Process:
+async def start_with_proxy(
+    spawner: Spawner, plan: Plan, stdin: bytes, proxy: Proxy, *, guard: Guard | None = None
+) -> Process:
     """Start a program whose only network is a proxy; that ends with the program's tree.
 
     Raises:
@@ -48,7 +51,7 @@ async def start_with_proxy(spawner: Spawner, plan: Plan, stdin: bytes, proxy: Pr
     """
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        process = await spawner.start(plan, stdin, door=theirs.fileno())
+        process = await spawner.start(plan, stdin, door=theirs.fileno(), guard=guard)
         try:
             listener = outlet.receive(ours)
             if listener is None:

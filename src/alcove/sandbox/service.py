@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Final, Literal, Self, final
 
 from alcove import ids
-from alcove.errors import ConfigurationError, GuaranteeError
+from alcove.errors import ConfigurationError, GuaranteeError, LaunchError
 from alcove.rights.model import Network
 from alcove.sandbox import probe
 from alcove.sandbox.berths import Berths
+from alcove.sandbox.cgroups import Groups
 from alcove.sandbox.plan import Rung
 from alcove.sandbox.policy import SHARING, Policy
 from alcove.sandbox.proxy import Proxy, Refused, start_with_proxy
 from alcove.sandbox.resolving import Resolve, Resolver
 from alcove.sandbox.spawner import Process, Spawner
 from alcove.sandbox.vector import DEFAULT_MINIMUM, GUARANTEES, RungReport, Vector
+from alcove.sandbox.watch import Watch
 from alcove.workspaces import uids as numbers
 
 _ORDER: Final[tuple[Rung, ...]] = ("userns", "bwrap", "landlock")
@@ -32,6 +34,7 @@ class Sandbox:
         rung: How runs are confined.
         vector: What that guarantees here, as probed.
         uids: Whether runs need a leased uid, because the server is root.
+        means: By what each limit of a run is kept here.
         minimum: The guarantees without which no run starts.
         resolve: Looks up the names that runs with a list of hosts ask their proxies for.
     """
@@ -45,8 +48,11 @@ class Sandbox:
         rung: Rung,
         minimum: frozenset[str],
         uids: bool,
+        groups: Groups | None = None,
     ) -> None:
         self._spawner = spawner
+        self._watch = Watch(groups)
+        self.means = means(groups)
         self._berths = berths
         self._reports = reports
         self._report = next(report for report in reports if report.rung == rung)
@@ -98,17 +104,20 @@ class Sandbox:
         berths = Berths(canary, numbers.spare(installation or ids.new_id()) if uids else None)
         berths.sweep()
         spawner = Spawner()
+        groups = Groups.find()
         try:
-            key = probe.key(canary=canary, uids=uids)
+            key = probe.key(canary=canary, uids=uids, groups=" ".join(sorted(groups.kinds)) if groups else "")
             reports = probe.cached(cache, key)
             if reports is None or not _usable(reports, rung, minimum):
-                reports = await probe.probe(spawner, berths)
+                reports = await probe.probe(spawner, berths, groups)
                 probe.keep(cache, key, reports)
         except BaseException:
             await spawner.close()
+            if groups:
+                groups.close()
             raise
         chosen = _choose(reports, minimum) if rung == "auto" else rung
-        return cls(spawner, berths, reports, rung=chosen, minimum=minimum, uids=uids)
+        return cls(spawner, berths, reports, rung=chosen, minimum=minimum, uids=uids, groups=groups)
 
     @property
     def spawner_pid(self) -> int | None:
@@ -202,14 +211,47 @@ class Sandbox:
                 field="uid",
             )
         policy.check_reach(self.rung)
-        if isinstance(policy.network, str):
-            return await self._spawner.start(policy.plan(self.rung), stdin)
-        proxy = Proxy(policy.network, self.resolve, refused)
-        return await start_with_proxy(self._spawner, policy.plan(self.rung), stdin, proxy)
+        try:
+            guard = await self._watch.guard(policy.bounds, policy.write, policy.taken_bytes)
+        except OSError as error:
+            raise LaunchError(f"the control group of a run cannot be made: {error}", step="limits") from error
+        try:
+            plan = policy.plan(self.rung)
+            if isinstance(policy.network, str):
+                process = await self._spawner.start(plan, stdin, guard=guard)
+            else:
+                proxy = Proxy(policy.network, self.resolve, refused)
+                process = await start_with_proxy(self._spawner, plan, stdin, proxy, guard=guard)
+        except BaseException:
+            self._watch.drop(guard)
+            raise
+        self._watch.add(guard)
+        process.on_end(lambda: self._watch.drop(guard))
+        return process
 
     async def close(self) -> None:
         """End every tree that is left, and the warm spawner."""
         await self._spawner.close()
+        self._watch.close()
+
+
+def means(groups: Groups | None) -> dict[str, str]:
+    """Return by what each limit of a run is kept: the kernel keeps one all the time, the watch looks now and then."""
+    kinds = groups.kinds if groups else frozenset[str]()
+    kernel = f"control group ({groups.version})" if groups else ""
+    return {
+        "memory": kernel if "memory" in kinds else "watch",
+        "processes": kernel
+        if "pids" in kinds
+        else "rlimit where a run has a uid or a user namespace of its own, watch",
+        "cpu": f"watch, counted by {kernel}" if kinds & {"kill", "cpuacct"} else "watch",
+        "file_size": "rlimit",
+        "open_files": "rlimit",
+        "output": "pipe",
+        "disk": "watch",
+        "files": "watch",
+        "end": "cgroup.kill" if "kill" in kinds else "freezer" if "freezer" in kinds else "signals",
+    }
 
 
 def _usable(reports: tuple[RungReport, ...], rung: str, minimum: frozenset[str]) -> bool:

@@ -20,6 +20,7 @@ from alcove.errors import AgentUnavailableError, ClosedError, LaunchError
 from alcove.limits import EVENT_BYTES
 from alcove.sandbox import processes
 from alcove.sandbox.plan import Failure, Order, Plan
+from alcove.sandbox.watch import Guard
 
 _ROOT: Final = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 # `-I -S` keeps variables, user folders and .pth files of this server out of a process that may be root.
@@ -47,12 +48,15 @@ class Process:
         pid: Of the tree's supervisor, as this machine counts.
         start_time: Of the supervisor, in clock ticks since boot.
         boot_id: Of the machine; the three together name the tree for `processes.end_tree`.
+        guard: What holds it to its limits; None for a program that has none.
     """
 
-    def __init__(self, order: int, spawner: Spawner, stdout: int, stderr: int) -> None:
+    def __init__(self, order: int, spawner: Spawner, stdout: int, stderr: int, guard: Guard | None = None) -> None:
         self.pid = 0
         self.start_time = 0
         self.boot_id = ""
+        self.guard = guard
+        self._cutting: asyncio.Task[None] | None = None
         self._order = order
         self._spawner = spawner
         self._pipes: dict[int, Literal["stdout", "stderr"]] = {stdout: "stdout", stderr: "stderr"}
@@ -63,8 +67,8 @@ class Process:
     async def output(self) -> AsyncGenerator[tuple[Literal["stdout", "stderr"], bytes]]:
         """Yield what the program writes, in chunks of at most 64 KiB, as it comes; to be iterated once.
 
-        Reads only when asked to, so a slow reader slows the program down. Ends when both pipes are at their end, or,
-        with what is still in them, when the tree is gone.
+        Reads only when asked to, so a slow reader slows the program down. Ends past the limit of output, when both
+        pipes are at their end, or, with what is still in them, when the tree is gone.
         """
         try:
             while self._pipes:
@@ -74,7 +78,11 @@ class Process:
                     chunk = _read(pipe)
                     if chunk:
                         silent = False
+                        if self.guard:
+                            self.guard.say(len(chunk))
                         yield name, chunk
+                        if self.guard and self.guard.said_enough:
+                            return
                     elif chunk is not None or last:
                         del self._pipes[pipe]
                         os.close(pipe)
@@ -100,6 +108,8 @@ class Process:
         if grace_s > 0 and not self._ended.done():
             self._spawner.tell({"ask": self._order})
             await asyncio.wait([self._ended], timeout=grace_s)
+        if self.guard and self.guard.group and not self._ended.done():
+            self.guard.group.kill()
         for word, patience_s in (("kill", _PATIENCE_S), ("force", None)):
             if not self._ended.done():
                 self._spawner.tell({word: self._order})
@@ -141,6 +151,8 @@ class Process:
     def begin(self, pid: int, start_time: int, boot_id: str) -> None:
         """Note that the program was started."""
         self.pid, self.start_time, self.boot_id = pid, start_time, boot_id
+        if self.guard:
+            self.guard.begin(pid, self._cut)
         if not self._started.done():
             self._started.set_result(None)
 
@@ -159,7 +171,12 @@ class Process:
     def end(self, how: Exit) -> None:
         """Note that nothing is left of the tree."""
         if not self._ended.done():
+            if self.guard:
+                self.guard.end(how.code if how.signal is None else -how.signal)
             self._ended.set_result(how)
+
+    def _cut(self) -> None:
+        self._cutting = asyncio.create_task(self.kill())
 
     async def started(self) -> None:
         """Wait until the program was started."""
@@ -187,13 +204,14 @@ class Spawner:
         """The process id of the spawner, if it runs."""
         return self._process.pid if self._process else None
 
-    async def start(self, plan: Plan, stdin: bytes, *, door: int | None = None) -> Process:
+    async def start(self, plan: Plan, stdin: bytes, *, door: int | None = None, guard: Guard | None = None) -> Process:
         """Start a program.
 
         Args:
             plan: What it may touch.
             stdin: What it reads.
             door: A Unix socket through which a proxied run hands out its listening one, before it has started.
+            guard: What will hold it to its limits.
 
         Raises:
             AgentUnavailableError: There is no such program in the sandbox, or it cannot be executed.
@@ -212,10 +230,10 @@ class Spawner:
                 mine.append(reader)
                 theirs.append(writer)
                 os.set_blocking(reader, False)
-            process = Process(order["id"], self, mine[0], mine[1])
+            process = Process(order["id"], self, mine[0], mine[1], guard)
             mine.clear()
             self._runs[order["id"]] = process
-            self.tell(order, theirs if door is None else [*theirs, door])
+            self.tell(order, [*theirs, *(guard.joins if guard else ()), *(() if door is None else (door,))])
         finally:
             for one in (*mine, *theirs):
                 os.close(one)

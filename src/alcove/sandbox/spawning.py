@@ -4,9 +4,10 @@ Standard library only. It is executed by the server with an empty environment an
 it never holds what a run is given, only which processes are running. When the server ends, however, the spawner ends,
 and by their parent-death signals so do all trees.
 
-Messages are JSON, one per datagram. To it: an `Order` with four descriptors (plan, stdin, stdout, stderr), and for a
-proxied run a fifth (a Unix socket through which the listening one is handed out); and `{WORD: id}`: `ask` sends the
-program SIGTERM, `kill` has the supervisor end the tree, `force` kills the supervisor.
+Messages are JSON, one per datagram. To it: an `Order` with four descriptors (plan, stdin, stdout, stderr), one for each
+hierarchy of the run's control group, and for a proxied run a last one (a Unix socket through which the listening one is
+handed out); and `{WORD: id}`: `ask` sends the program SIGTERM, `kill` has the supervisor end the tree, `force` kills
+the supervisor.
 From it: `{"ready": pid}`, and for each order either `{"id", "failed": Failure}`, or `{"id", "started": pid,
 "start_time"}` and later `{"id", "ended": exit code or None}`, or `{"id", "void": Failure}` when it turned out that
 the program was never reached.
@@ -23,7 +24,7 @@ import signal
 import socket
 
 from alcove.sandbox import kernel, launcher, namespaces, processes, supervisor
-from alcove.sandbox.plan import Failure, Kind, Network, Order, Rung
+from alcove.sandbox.plan import DESCRIPTORS, Failure, Kind, Network, Order, Rung
 
 _MESSAGE_BYTES = 64 * 1024
 _Make = tuple[Rung, Network, bool, range]  # what a supervisor is made ready for: its kind, and the uids mapped
@@ -83,7 +84,7 @@ class _Spawner:
 
     def _obey(self) -> bool:
         try:
-            text, descriptors, _, _ = socket.recv_fds(self._control, _MESSAGE_BYTES, 5)
+            text, descriptors, _, _ = socket.recv_fds(self._control, _MESSAGE_BYTES, DESCRIPTORS)
         except ConnectionResetError:
             return False
         if not text:

@@ -18,7 +18,7 @@ import socket
 from typing import NoReturn
 
 from alcove.sandbox import bubblewrap, kernel, launcher, namespaces, outlet, processes
-from alcove.sandbox.plan import Kind, keep_only, read_plan
+from alcove.sandbox.plan import DESCRIPTORS, Kind, keep_only, read_plan
 
 _SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1)
 
@@ -29,7 +29,8 @@ def supervise(kind: Kind, channel: socket.socket, report: int) -> NoReturn:
     Args:
         kind: What kind of run it will be.
         channel: One byte comes when the id maps are in place, then another with the descriptors of plan, standard
-            input, output and error, and for a proxied run of a Unix socket. It ends when the spawner does.
+            input, output and error, of the control group to join, and for a proxied run of a Unix socket. It ends when
+            the spawner does.
         report: Where lines are written: `step NAME`, `failed ERRNO DETAIL`, `started`, `exit CODE`.
     """
     try:
@@ -70,8 +71,8 @@ def _serve(kind: Kind, channel: socket.socket, report: int) -> None:
     theirs.close()
     os.close(told)
     proxied = kind["network"] == "proxy"
-    _, descriptors, _, _ = socket.recv_fds(channel, 1, 5)
-    if len(descriptors) != 4 + proxied:
+    _, descriptors, _, _ = socket.recv_fds(channel, 1, DESCRIPTORS)
+    if len(descriptors) < 4 + proxied:
         return
     wrapped = kind["rung"] == "bwrap"
     gate = _hand_out(descriptors, report, wrapped=wrapped) if proxied else ()

@@ -23,6 +23,7 @@ from alcove.settings.parsing import (
     as_duration,
     as_given,
     as_idle,
+    as_limits,
     as_minimum,
     as_path,
     as_paths,
@@ -194,6 +195,10 @@ def _command(table: Table) -> str:
     return " ".join(map(str, cast("list[object]", command))) if isinstance(command, list) else str(command)
 
 
+def _pairs(value: Mapping[str, str | int]) -> Shown:
+    return [f"{name}={limit}" for name, limit in value.items()]
+
+
 def _shown(value: object) -> Shown:
     if isinstance(value, tuple):
         return [str(item) for item in cast("tuple[object, ...]", value)]
@@ -229,6 +234,7 @@ _SETTINGS: Final = (
     _Setting("log", "ALCOVE_LOG", "log", str, "text", one_of("text", "json"), '"text"'),
     _Setting("sandbox.rung", "ALCOVE_SANDBOX", "rung", str, "auto", one_of(*get_args(Rung)), '"auto"'),
     _Setting("sandbox.minimum", "ALCOVE_SANDBOX_MINIMUM", "minimum", list, None, as_minimum, '["none"]'),
+    _Setting("sandbox.limits", "ALCOVE_SANDBOX_LIMITS", "limits", dict, {}, as_limits, '{ memory = "2GiB" }', _pairs),
     _Setting("sandbox.read", "ALCOVE_SANDBOX_READ", "read", list, [], as_paths, '["/opt/tools"]'),
 )
 _BY_NAME: Final = {setting.name: setting for setting in _SETTINGS}

@@ -37,6 +37,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         allowed_hosts: Names besides the address itself under which a proxy may call.
         rung: The sandbox rung to use.
         minimum: Guarantees below which no run starts; None for the sandbox's own minimum, empty for none at all.
+        limits: What a run may take, by the names that `[sandbox.limits]` has, as written; the others have defaults.
         read: Further paths that every run may read.
         agent: Name of the agent that answers when none is named.
         trust_host_agents: Whether the server starts although an agent that may reach the host's network can reach it.
@@ -60,6 +61,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     allowed_hosts: tuple[str, ...]
     rung: Rung
     minimum: tuple[str, ...] | None
+    limits: Mapping[str, str | int]
     read: tuple[Path, ...]
     agent: str
     trust_host_agents: bool

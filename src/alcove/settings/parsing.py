@@ -13,12 +13,28 @@ from alcove.durations import duration_s
 from alcove.errors import InvalidError
 
 _PASSWORD = re.compile(r"(?<=:)[^:/@]+(?=@)|(?<=password=)[^&]*")
+
+
+def _pairs(text: str) -> dict[str, str] | str:
+    pairs = [word.partition("=") for word in text.split(",")]
+    if any(not equals for _, equals, _ in pairs):
+        return text
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
 FROM_TEXT: Final[Mapping[type, Callable[[str], object]]] = {
     int: lambda text: int(text) if re.fullmatch(r"-?[0-9]{1,9}", text) else text,
     bool: lambda text: {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text),
     list: lambda text: [word.strip() for word in text.split(",")],
+    dict: _pairs,
 }
-KIND_NAMES: Final = {str: "text", int: "a whole number", bool: "true or false", list: "a list of words"}
+KIND_NAMES: Final = {
+    str: "text",
+    int: "a whole number",
+    bool: "true or false",
+    list: "a list of words",
+    dict: "a table",
+}
 
 
 class Place(NamedTuple):
@@ -88,6 +104,17 @@ def as_minimum(raw: list[object], place: Place) -> tuple[str, ...]:
     if not words or ("none" in words and len(words) > 1):
         raise InvalidError(f"{raw!r} does not say what is the least", remedy="name guarantees, or 'none' alone")
     return () if words == ("none",) else words
+
+
+def as_limits(raw: dict[object, object], place: Place) -> dict[str, str | int]:
+    """Return limits by name, as written: what each means is the sandbox's business."""
+    del place
+    written: dict[str, str | int] = {}
+    for name, value in raw.items():
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise InvalidError(f"{name} is {value!r}", remedy="write a whole number, or a text such as '2GiB' or '10m'")
+        written[str(name)] = value
+    return written
 
 
 def as_database(raw: str, place: Place) -> str:

@@ -84,12 +84,14 @@ class Isolation(msgspec.Struct, frozen=True, kw_only=True):
         minimum: The guarantees without which no run starts.
         missing: Those of them that do not hold: while there are any, no run starts.
         rungs: All of them, best first.
+        limits: By what each limit of a run is kept: the kernel, or a watch that looks at short intervals.
     """
 
     rung: str
     minimum: list[str]
     missing: list[str]
     rungs: list[RungView]
+    limits: dict[str, str]
 
 
 async def health(call: Call) -> Health:
@@ -157,6 +159,7 @@ async def isolation(call: Call) -> Isolation:
         minimum=sorted(sandbox.minimum),
         missing=sorted(sandbox.vector.missing(sandbox.minimum)),
         rungs=rungs,
+        limits=sandbox.means,
     )
 
 

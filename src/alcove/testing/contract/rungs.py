@@ -20,6 +20,7 @@ from alcove.errors import AlcoveError
 from alcove.sandbox import probe
 from alcove.sandbox.attempts import ATTEMPTS, Errand, Target
 from alcove.sandbox.berths import Berths
+from alcove.sandbox.limits import Limits
 from alcove.sandbox.policy import Policy
 from alcove.sandbox.service import Sandbox
 from alcove.sandbox.spawner import Spawner
@@ -34,12 +35,14 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
         workspace: The folder that it starts in, and the only one that it may write.
         env: Its environment.
         stdin: What it reads, until end of file.
+        bounds: What it may take, on a rung that claims `limits` or `quota`.
     """
 
     argv: tuple[str, ...]
     workspace: str
     env: Mapping[str, str] = msgspec.field(default_factory=lambda: {"PATH": "/usr/local/bin:/usr/bin:/bin"})
     stdin: bytes = b""
+    bounds: Limits = Limits()
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +70,14 @@ _ECHO = (
     "print(json.dumps([sys.argv[1:], sys.stdin.read(), os.environ['GIVEN'], os.getcwd()]))\n"
     "print('aside', file=sys.stderr); sys.exit(7)"
 )
+_LITTLE = Limits(memory_bytes=64 << 20, disk_bytes=8 << 20)
+_THEN = (
+    "print('took it', flush=True); import sys, time; time.sleep(int(sys.argv[1])); int(sys.argv[1]) and print('stayed')"
+)
+_TAKE = {
+    "limits": f"taken = bytearray(200 << 20)\nfor at in range(0, len(taken), 4096): taken[at] = 1\n{_THEN}",
+    "quota": f"file = open('filling', 'wb'); file.write(bytes(32 << 20)); file.flush()\n{_THEN}",
+}
 _STAY = (
     "import os, time\n"
     "if os.fork() == 0:\n"
@@ -117,10 +128,24 @@ class RungContract:
     ) -> None:
         errand = msgspec.json.encode(Errand(folder=workspace, token="", target=target))
         argv = (self.python, "-I", "-S", "-c", probe.program())
-        done = await rung.run(Program(argv=argv, workspace=workspace, stdin=errand))
+        done = await rung.run(Program(argv=argv, workspace=workspace, stdin=errand, bounds=probe.BOUNDS))
         assert done.code == 0, done.stderr
         holes: dict[str, list[str]] = json.loads(done.stdout)
-        assert {name: holes[name] for name in sorted(self.claims)} == {name: [] for name in self.claims}
+        # Whoever looks after the disk may take its time, which the next test gives.
+        claims = self.claims - {"quota"}
+        assert {name: holes[name] for name in sorted(claims)} == {name: [] for name in claims}
+
+    @pytest.mark.parametrize("guarantee", ["limits", "quota"])
+    async def test_what_takes_more_than_it_was_given_is_ended_or_nothing_is_claimed(
+        self, rung: Rung, workspace: str, guarantee: str
+    ) -> None:
+        argv = (self.python, "-I", "-S", "-c", _TAKE[guarantee])
+        free = await rung.run(Program(argv=(*argv, "0"), workspace=workspace))
+        assert (free.code, free.stdout) == (0, b"took it\n"), "the control"
+        if guarantee in self.claims:
+            done = await rung.run(Program(argv=(*argv, "60"), workspace=workspace, bounds=_LITTLE))
+            assert done.code != 0
+            assert done.stdout != b"took it\nstayed\n"
 
     async def test_the_same_attempts_succeed_where_nothing_confines(self, place: Path) -> None:
         free = place / "free"
