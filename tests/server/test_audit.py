@@ -38,6 +38,25 @@ async def test_a_call_without_a_key_or_with_a_wrong_one_is_audited(site: Site, h
     ]
 
 
+async def test_a_key_that_was_revoked_is_audited_by_its_name(site: Site, hub: Alcove) -> None:
+    client, name = await _holder(site, "user", user_id="ana")
+    await hub.keys.revoke(name.removeprefix("key:"))
+    assert (await client("GET", "/api/v1/sessions")).status == 401
+    assert [one[:3] for one in await _denials(hub)] == [
+        ("revoked", name, ""),
+        ("unauthorized", "", "nobody"),
+    ]
+
+
+async def test_whoever_tries_every_door_hides_nobody_else(site: Site, hub: Alcove) -> None:
+    user, name = await _holder(site, "user", user_id="ana")
+    stranger = Client(App(site, PortGate(hub.keys)))
+    for route in site.routes:
+        await stranger(route.method, route.path.replace("...}", "}"))
+    await user("POST", "/api/v1/keys", {})
+    assert ("not_permitted", "", name, "/api/v1/keys") in await _denials(hub)
+
+
 async def test_a_role_that_may_not_is_audited_by_name(site: Site, hub: Alcove) -> None:
     user, name = await _holder(site, "user", user_id="ana")
     assert (await user("POST", "/api/v1/keys", {})).status == 403

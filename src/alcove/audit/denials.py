@@ -36,6 +36,11 @@ class Denied(NamedTuple):
     who: str = ""
     words: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def crowd(self) -> str:
+        """What many different denials may come from: their subject, or else who tries."""
+        return self.subject or self.who
+
 
 _MORE = (("more", "further denials, which are counted and not told apart"),)
 
@@ -56,9 +61,9 @@ class Denials:
     """Counts denials until they are written. Any thread may add.
 
     The first of its kind is to be written at once. What repeats it within `limits.AUDIT_WINDOW_S` is counted, and
-    written as one row when that is over. Past `limits.AUDIT_DISTINCT_OF_SUBJECT` kinds of one subject, and past
-    `limits.AUDIT_DISTINCT` in all, they are no longer told apart, so that neither memory nor database is filled by
-    whoever asks for ever new things; they are still counted.
+    written as one row when that is over. Past `limits.AUDIT_DISTINCT_OF_SUBJECT` kinds of one subject (or of one
+    principal), and past `limits.AUDIT_DISTINCT` in all, they are no longer told apart, so that neither memory nor
+    database is filled by whoever asks for ever new things; they are still counted.
 
     Args:
         now: The wall clock.
@@ -71,7 +76,7 @@ class Denials:
         self._lock = threading.Lock()
         self._fresh: dict[Denied, _Count] = {}
         self._told: dict[Denied, _Count] = {}
-        self._subjects: Counter[str] = Counter()
+        self._crowds: Counter[str] = Counter()
 
     def add(self, denied: Denied) -> bool:
         """Count one; return whether something waits now and nothing did before."""
@@ -86,8 +91,8 @@ class Denials:
     def _begin(self, denied: Denied, now: Micros) -> bool:
         if len(self._fresh) + len(self._told) >= limits.AUDIT_DISTINCT:
             denied = Denied(denied.act, denied.code, words=_MORE)
-        elif self._subjects[denied.subject] >= limits.AUDIT_DISTINCT_OF_SUBJECT:
-            denied = denied._replace(who="", words=_MORE)
+        elif self._crowds[denied.crowd] >= limits.AUDIT_DISTINCT_OF_SUBJECT:
+            denied = denied._replace(who="" if denied.subject else denied.who, words=_MORE)
         count = self._told.get(denied) or self._fresh.get(denied)
         if count is not None:
             self._repeat(count, now)
@@ -95,7 +100,7 @@ class Denials:
         first = not self._fresh
         count = self._fresh[denied] = _Count(now)
         count.times = 1
-        self._subjects[denied.subject] += 1
+        self._crowds[denied.crowd] += 1
         return first
 
     def _repeat(self, count: _Count, now: Micros) -> None:
@@ -144,7 +149,7 @@ class Denials:
                 count = self._told.pop(denied, None) or self._fresh.get(denied)
                 if count is None:
                     count = _Count(act.last_us)
-                    self._subjects[denied.subject] += 1
+                    self._crowds[denied.crowd] += 1
                 count.first_us = act.first_us
                 count.last_us = max(act.last_us, count.last_us if count.times else 0)
                 count.times += act.times
@@ -171,6 +176,6 @@ class Denials:
         return denied, act
 
     def _ended(self, denied: Denied) -> None:
-        self._subjects[denied.subject] -= 1
-        if not self._subjects[denied.subject]:
-            del self._subjects[denied.subject]
+        self._crowds[denied.crowd] -= 1
+        if not self._crowds[denied.crowd]:
+            del self._crowds[denied.crowd]

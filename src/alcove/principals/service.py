@@ -167,6 +167,9 @@ class Keys:
         refusal = "unknown" if key is None else "revoked" if key.id in self._revoked else key.refused(instant)
         if key is None or refusal:
             self._known.pop(digest, None)
+            if key is not None and self._audit is not None:
+                names = {"subject": f"key:{key.id}", "tenant": key.tenant, "user_id": key.user_id}
+                self._audit.denied("key.denied", refusal, **names, role=key.role)
             raise UnauthorizedError(f"this key is {refusal}", remedy="ask whoever runs this server for another")
         known = _Known(key, now)
         if before is not None:
