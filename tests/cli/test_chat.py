@@ -252,6 +252,42 @@ class TestConversation:
         assert result.stderr.count("there is no agent 'shel'") == 2
 
 
+@pytest.mark.parametrize("where", ["here", "server"])
+def test_a_conversation_shows_output_and_files_while_they_come(
+    place: Path, run: Run, where: str, request: pytest.FixtureRequest
+) -> None:
+    url = {"ALCOVE_URL": request.getfixturevalue("server")} if where == "server" else {}
+    above, below = pty.openpty()
+    with subprocess.Popen(
+        [*ALCOVE, "chat"], stdin=below, stdout=below, stderr=below, env={**os.environ, "TERM": "dumb", **url}
+    ) as chat:
+        os.close(below)
+        said = b""
+
+        def until(text: bytes) -> bytes:
+            nonlocal said
+            while text not in said:
+                said += os.read(above, 65536)
+            before, _, said = said.partition(text)
+            return before
+
+        until(b"> ")
+        # Each step waits for the next word from us, in a file: what is seen is seen while the run goes on.
+        os.write(
+            above, b"echo be''gun; sleep 1; touch on''e; until test -e go; do sleep .1; done; rm on''e; echo en''d\n"
+        )
+        until(b"begun")
+        until(b"changed: one")
+        [session] = [one for one in (place / "sessions").iterdir() if not one.name.startswith(".")]
+        (session / "go").touch()
+        until(b"end")
+        assert b"changed: one" not in until(b"> "), "it is told once"
+        os.write(above, b"\x04")
+        until(b"goes on")
+        assert chat.wait(30) == 0
+        os.close(above)
+
+
 def test_ctrl_c_cancels_a_run_and_the_conversation_goes_on(place: Path, run: Run) -> None:
     above, below = pty.openpty()
     with subprocess.Popen(

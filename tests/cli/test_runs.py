@@ -158,6 +158,34 @@ class TestCompletion:
         assert self._completed(monkeypatch, "alcove rm report ") == ["report", "order-2", "order-1"]
         assert self._completed(monkeypatch, "alcove detail ../") == []
 
+    def test_bash_completes_by_what_it_printed(self, run: Run, place: Path) -> None:
+        run("create", "--id", "order-1")
+        run("create", "--id", "order-2")
+        (place / "alcove").write_text(f'#!/bin/sh\nexec {sys.executable} -m alcove "$@"\n')
+        (place / "alcove").chmod(0o755)
+        script = """
+            eval "$(alcove completion bash)"
+            complete -p alcove
+            function typed() {
+                COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=()
+                _alcove_completion alcove
+                echo "${COMPREPLY[@]}"
+            }
+            typed alcove detail ord
+            typed alcove clean
+            typed alcove rm --pu
+        """
+        environ = {**os.environ, "PATH": f"{place}:{os.environ['PATH']}", "PYTHONPATH": os.pathsep.join(sys.path)}
+        done = subprocess.run(
+            ["bash", "--norc", "-c", script], capture_output=True, text=True, env=environ, cwd=place, timeout=60
+        )
+        assert done.stdout.splitlines() == [
+            "complete -o nosort -F _alcove_completion alcove",
+            "order-1 order-2",
+            "cleanup-empty cleanup-old",
+            "--purge",
+        ], done.stderr
+
     def test_without_installation_nothing_is_offered_and_nothing_is_made(
         self, place: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -130,6 +130,7 @@ async def say(message: str, place: Where, how: How) -> None:
 async def _answered(hub: Hub, run: Run, how: How, *, files: bool = False) -> Reply:
     """Show a run to its end, and say how that was; cancel it when this is cancelled."""
     speaker = Speaker(raw=how.raw, files=files)
+    watching = asyncio.create_task(speaker.watch(hub, run.session_id)) if files else None
     try:
         if not how.as_json:
             await speaker.follow(hub, run)
@@ -138,6 +139,10 @@ async def _answered(hub: Hub, run: Run, how: How, *, files: bool = False) -> Rep
         output.note("cancelling")
         await hub.runs.cancel(run.id)
         raise
+    finally:
+        if watching:
+            watching.cancel()
+            await asyncio.wait([watching])
     if not how.as_json:
         _comment(reply, speaker.said)
     return reply

@@ -249,7 +249,7 @@ class RemoteRuns:
         patience = _RESUMES
         while True:
             try:
-                async for event in stream_events(self._wire, run_id, after):
+                async for event in stream_events(self._wire, _events(run_id), after):
                     yield event
                     after, patience = event.n, _RESUMES
                     if event.type == FINISHED:
@@ -278,7 +278,7 @@ class RemoteRuns:
 
     async def _left(self, run_id: str, after: int) -> bool:
         """Return whether there are events after a number, of a run that has ended."""
-        async with aclosing(stream_events(self._wire, run_id, after)) as events:
+        async with aclosing(stream_events(self._wire, _events(run_id), after)) as events:
             async for _ in events:
                 return True
         return False
@@ -294,7 +294,7 @@ class RemoteEvents:
     async def read(self, run_id: str, after: int = 0, limit: int = limits.EVENT_PAGE) -> list[Event]:
         """Return the events after number `after`, at most `limit`: see `Events.read`."""
         found: list[Event] = []
-        async with aclosing(stream_events(self._wire, run_id, after, follow=False)) as events:
+        async with aclosing(stream_events(self._wire, _events(run_id), after, follow=False)) as events:
             async for event in events:
                 found.append(event)
                 if len(found) == limit:
@@ -302,11 +302,15 @@ class RemoteEvents:
         return found
 
 
-async def stream_events(wire: Wire, run_id: str, after: int, *, follow: bool = True) -> AsyncGenerator[Event]:
+def _events(run_id: str) -> str:
+    return at("runs", run_id, "events")
+
+
+async def stream_events(wire: Wire, path: str, after: int = 0, *, follow: bool = True) -> AsyncGenerator[Event]:
     """Yield events as one stream brings them, to its end."""
     query = None if follow else {"follow": False}
-    headers = {"Last-Event-ID": str(after)}
-    async with wire.stream(at("runs", run_id, "events"), query=query, headers=headers) as response:
+    headers = {"Last-Event-ID": str(after)} if after else {}
+    async with wire.stream(path, query=query, headers=headers) as response:
         fields: dict[bytes, bytes] = {}
         rest = b""
         async for piece in wire.pieces(response):
@@ -331,6 +335,10 @@ class RemoteWorkspaces:
     async def list_files(self, session_id: str) -> Listing:
         """Return every file of a workspace: see `Workspaces.list_files`."""
         return (await self._wire.ask("GET", at("sessions", session_id, "files"))).read(answers.FilesAnswer).record()
+
+    def watch(self, session_id: str) -> AsyncGenerator[Event]:
+        """Yield what changes in the files of a session: see `Workspaces.watch`."""
+        return stream_events(self._wire, at("sessions", session_id, "watch"))
 
     async def usage(self, session_id: str) -> Usage:
         """Return what a workspace takes: see `Workspaces.usage`."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import aclosing, suppress
+
 import click
 
 from alcove import limits
 from alcove.cli import output
-from alcove.cli.installation import Hub
+from alcove.cli.installation import Hub, workspaces
+from alcove.errors import AlcoveError
 from alcove.events.model import Event
 from alcove.runs.model import Run
+from alcove.values import Json
 
 
 class Speaker:
@@ -23,11 +28,12 @@ class Speaker:
 
         Args:
             raw: Leave what steers a terminal in.
-            files: Say which files changed.
+            files: Say which files changed, while they do so far as `watch` is told to look, the rest at the end.
         """
         self.said = ""
         self._raw = raw
         self._files = files
+        self._told: set[str] = set()
 
     async def follow(self, hub: Hub, run: Run) -> None:
         """Write all that a run says, to its end."""
@@ -49,10 +55,26 @@ class Speaker:
             output.write_text(self.said, raw=self._raw)
         elif event.type == "gap":
             output.note("… output left out …")
-        elif event.type == "files" and self._files and isinstance(changed := data["changed"], list):
-            self.end()
-            for path in changed:
-                output.note(f"  changed: {path}")
+        elif event.type == "files" and self._files:
+            self._tell(data)
+
+    async def watch(self, hub: Hub, session_id: str) -> None:
+        """Tell which files of a session change, until this is cancelled; what it cannot see is told at the end."""
+        with suppress(AlcoveError):
+            async with aclosing(workspaces(hub).watch(session_id)) as events:
+                async for event in events:
+                    self.hear(event)
+
+    def _tell(self, data: Mapping[str, Json]) -> None:
+        """Tell which files changed: what the run says of itself at its end leaves out what was seen before."""
+        seen = "removed" in data
+        for word in ("changed", "removed"):
+            paths = data.get(word)
+            for path in paths if isinstance(paths, list) else ():
+                if seen or path not in self._told:
+                    self.end()
+                    output.note(f"  {word}: {path}")
+                self._told.add(str(path))
 
     def end(self) -> None:
         """End the line that the output left open, on a terminal."""
