@@ -49,7 +49,8 @@ class Verifying:
                     findings += rules.judge_chain(latest, self._installation, own)
                 elif latest.removed > last[0]:
                     last = (latest.removed, latest.removed_hash)  # what was next went meanwhile, by its age
-                findings += rules.judge(rows, last, own, proofs)
+                found = rules.judge(rows, last, own, proofs)
+                findings += rules.some(found, limits.AUDIT_FINDINGS - len(findings))
                 if rows:
                     last = (rows[-1].chained.n, rows[-1].chained.hash)
                 count += len(rows)
