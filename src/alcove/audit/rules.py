@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
@@ -14,7 +13,6 @@ from alcove.audit.seals import Seals, genesis
 from alcove.clock import Micros
 from alcove.values import Json
 
-_ACT = re.compile(r"[a-z_]{1,32}\.[a-z_]{1,32}")
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -42,15 +40,14 @@ def _cleaned(told: Mapping[str, Json], most: int) -> Mapping[str, Json]:
 
 def chained(seals: Seals, act: Act, words: Words, n: int, prev: str, now: Micros) -> Chained:
     """Return the row of an act at its place in the chain of this node."""
-    assert _ACT.fullmatch(act.act), act.act
     last = act.last_us or now
     bare = Chained(
         seals.node,
         n,
         last,
         act.first_us or last,
-        act.act,
-        act.code,
+        clean(act.act),
+        clean(act.code),
         act.times,
         seals.digest(words.subject),
         seals.digest(words.who),
