@@ -101,16 +101,25 @@ def _passable(folder: Path) -> None:
 # -- faults ------------------------------------------------------------------------------------------------------------
 
 
-async def test_on_a_full_disk_denials_stay_denied_and_nothing_that_is_audited_happens(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("fault", "error", "said"),
+    [
+        ("full", DatabaseFullError, "the database is full"),
+        ("read_only", DatabaseError, "the database cannot be written"),
+    ],
+)
+async def test_on_a_full_disk_denials_stay_denied_and_nothing_that_is_audited_happens(
+    tmp_path: Path, fault: str, error: type[DatabaseError], said: str
+) -> None:
     with Disk() as disk:
         async with alcove.open(f"sqlite:///{tmp_path}/a.db") as hub:
             run = (await hub.runs.register("r", grant=alcove.ask(resources={"tool": ["a"]}))).run
             session = await hub.sessions.create()
             key = (await hub.keys.create()).key
-            disk.full = True
+            setattr(disk, fault, True)
             for i in range(100):
                 assert not hub.runs.check(run.id, "tool", f"other-{i}", "call")
-            with pytest.raises(DatabaseFullError):
+            with pytest.raises(error):
                 await hub.audit.flush()
             refused: list[Callable[[], Awaitable[object]]] = [
                 hub.keys.create,
@@ -124,12 +133,12 @@ async def test_on_a_full_disk_denials_stay_denied_and_nothing_that_is_audited_ha
                 lambda: hub.audit.erase(user_id="ana"),
             ]
             for act in refused:
-                with pytest.raises(DatabaseFullError, match="the database is full"):
+                with pytest.raises(error, match=said):
                     await act()
             assert not (tmp_path / "x.alcove").exists()
             for i in range(100):
                 assert not hub.runs.check(run.id, "tool", f"other-{i}", "call")
-            disk.full = False
+            setattr(disk, fault, False)
             assert (await hub.sessions.get(session.id)).id == session.id
             assert (await hub.keys.get(key.id)).revoked_us == 0
             assert hub.runs.check(run.id, "tool", "a", "call"), "the control: it was not revoked"

@@ -33,6 +33,8 @@ class _File(apsw.VFSFile):
     def xWrite(self, data: bytes, offset: int) -> None:
         if self._disk.full:
             raise apsw.exception_for(apsw.SQLITE_FULL)
+        if self._disk.read_only:
+            raise apsw.exception_for(apsw.SQLITE_READONLY)
         self._disk.events.append(Event("write", self._path, offset, bytes(data)))
         super().xWrite(data, offset)
 
@@ -52,12 +54,14 @@ class Disk(apsw.VFS):
 
     Attributes:
         full: Writes fail as on a full disk.
+        read_only: Writes fail as on one that was mounted again, read-only.
         sync_fails: Flushes of files whose name ends so fail.
         events: What happened, in order.
     """
 
     def __init__(self) -> None:
         self.full = False
+        self.read_only = False
         self.sync_fails = ""
         self.events: list[Event] = []
         super().__init__(f"disk-{next(_numbers)}", "unix", makedefault=True)
