@@ -85,6 +85,17 @@ TYPED = (
     ("rm --dry-run ana", 0),
     ("rm ana", 0),
     ("list --status trashed", 0),
+    ("restore ana", 0),
+    ("restore NAME", 2),
+    ("runs kid", 0),
+    ("search over", 0),
+    ("create --id worn --title TITLE", 0),
+    ("rm worn", 0),
+    ("prune --all --dry-run", 0),
+    ("prune --all --force", 0),
+    ("cleanup-empty --older-than 1s --dry-run", 0),
+    ("cleanup-old --older-than 1s --dry-run", 0),
+    ("rm ana", 0),
     ("rm --purge --force ana", 0),
 )
 NAME = "file \x1b[31m\x07\x9b"
