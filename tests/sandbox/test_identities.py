@@ -68,7 +68,7 @@ def readable() -> Iterator[Path]:
 
 
 # What depends most on who starts a program. The rest is nearly the same for everybody, and takes minutes.
-ATTACKS = ("test_attacks.py", "test_neighbours.py", "test_network.py")
+ATTACKS = ("test_attacks.py", "test_neighbours.py", "test_network.py", "test_limits.py")
 EVERYTHING = ("", "../lifecycle/test_locked.py")
 
 

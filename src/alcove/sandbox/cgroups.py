@@ -22,6 +22,7 @@ from alcove.sandbox.limits import Limits
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 _OWN: Final = Path("/proc/self/cgroup")
 _CONTROLLERS: Final = ("memory", "pids")
+_ASIDE: Final = "alcove-server"
 _MAKER: Final = re.compile(r"([0-9]+)-([0-9]+)-[0-9]+")
 _NUMBERS: Final = itertools.count(1)  # a process may have several sandboxes
 
@@ -158,6 +159,8 @@ class Groups:
         mine = f"{_beginning()}{os.getpid()}-{processes.start_time(os.getpid())}-{next(_NUMBERS)}"
         parents: dict[str, Path] = {}
         for kinds, place in _hierarchies(mounts, own):
+            if place.name == _ASIDE:
+                place = place.parent  # noqa: PLW2901 - this process stepped aside earlier
             with contextlib.suppress(OSError):
                 _sweep(place)
                 if kinds == {"v2"}:
@@ -236,8 +239,8 @@ def _hand_on(place: Path) -> None:
         return
     with contextlib.suppress(OSError):
         if _read(place / "cgroup.procs").split() == [str(os.getpid())]:
-            (place / "alcove-server").mkdir(exist_ok=True)
-            (place / "alcove-server" / "cgroup.procs").write_text("0")
+            (place / _ASIDE).mkdir(exist_ok=True)
+            (place / _ASIDE / "cgroup.procs").write_text("0")
         control.write_text(" ".join(f"+{name}" for name in _CONTROLLERS))
 
 
