@@ -199,3 +199,19 @@ class TestCompletion:
             [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environ}, timeout=30
         )
         return [word.removeprefix("plain,") for word in done.stdout.splitlines() if word]
+
+
+@pytest.fixture
+def little(place: Path) -> None:
+    (place / "alcove.toml").write_text('[sandbox.limits]\ndisk = "4MiB"\n')
+
+
+@either
+def test_a_run_that_a_limit_ended_says_which_its_value_and_what_to_do(little: None, run: Run) -> None:
+    result = run("chat", "echo before; head -c 20000000 /dev/zero > big; sleep 60", exit_code=1)
+    assert result.stdout.startswith("before")
+    assert "limit disk: the run and its session take more than 4MiB of the disk" in result.stderr
+    assert "raise disk in [agents.shell.limits]" in result.stderr
+    [shown] = loaded(run("runs", "--json"))["runs"]
+    assert shown["status"] == "failed"
+    assert "limit disk" in shown["error"]

@@ -40,6 +40,8 @@ async def test_a_run_past_its_memory_fails_by_name_with_value_and_remedy(small: 
     assert "raise memory in [agents.shell.limits]" in reply.run.error
     assert reply.text.startswith("before"), "what was said so far is kept"
     assert "[failed: limit memory" in reply.text
+    [finished] = [event async for event in small.runs.events(reply.run.id) if event.type == "run.finished"]
+    assert (finished.data["status"], finished.data["limit"]) == ("failed", "memory")
     assert (await session.chat("echo on")).text == "on", "the session goes on"
 
 

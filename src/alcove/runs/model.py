@@ -130,6 +130,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         status: An end.
         text: The answer as it becomes a message; `''` leaves none.
+        limit: The name of the limit that ended it, `''` for none; `error` has its value and a remedy.
         files: Paths that changed in the workspace, None when they were not compared.
     """
 
@@ -137,6 +138,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     text: str = ""
     exit_code: int | None = None
     error: str = ""
+    limit: str = ""
     files: tuple[str, ...] | None = None
 
 

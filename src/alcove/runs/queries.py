@@ -121,7 +121,8 @@ def _answered(seq: int, turn: int, answer: Stored, ending: Ending) -> NewEvent:
 
 
 def _finished(ending: Ending) -> NewEvent:
-    return NewEvent(FINISHED, {"status": ending.status, "exit_code": ending.exit_code, "error": ending.error})
+    limit = {"limit": ending.limit} if ending.limit else {}
+    return NewEvent(FINISHED, {"status": ending.status, "exit_code": ending.exit_code, "error": ending.error, **limit})
 
 
 def launched(now: Micros, started: Started, fence: Fence, tree: str, rung: str, guarantees: str, n: int) -> Steps[None]:

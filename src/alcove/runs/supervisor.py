@@ -11,7 +11,7 @@ import msgspec
 
 from alcove import limits
 from alcove.database.op import Database
-from alcove.errors import AlcoveError, DatabaseError, StaleEpochError
+from alcove.errors import AlcoveError, DatabaseError, LimitError, StaleEpochError
 from alcove.events.service import Events
 from alcove.messages.model import Draft, Stored
 from alcove.messages.rules import stored
@@ -56,17 +56,17 @@ class Supervisor:
         self._database = database
         self._events = events
         self._work = work
-        self._reason = ""
+        self._reason = self._limit = ""
 
     def stop(self, status: RunStatus) -> None:
         """End the run with this status, unless it is ending already."""
         if not self.stopped.done():
             self.stopped.set_result(status)
 
-    def fail(self, error: AlcoveError) -> None:
-        """End the run as failed for this reason; what it said is kept. One that is ending already has its own."""
+    def fail(self, error: LimitError) -> None:
+        """End the run as failed by this limit; what it said is kept. One that is ending already has its own reason."""
         if not self.stopped.done():
-            self._reason = str(error)
+            self._reason, self._limit = str(error), error.field
         self.stop(RunStatus.FAILED)
 
     async def launched(self, *, tree: str, rung: str, guarantees: str) -> None:
@@ -119,7 +119,8 @@ class Supervisor:
         self.stop(RunStatus.FINISHED)
         text, error = self._work.redact(text), self._work.redact(error)
         error = _cut(error.replace("\x00", "\ufffd"), limits.RUN_ERROR_BYTES)
-        return Ending(status=self.stopped.result(), text=text, exit_code=code, error=error)
+        limit = "timeout" if self.stopped.result() == RunStatus.TIMED_OUT else self._limit
+        return Ending(status=self.stopped.result(), text=text, exit_code=code, error=error, limit=limit)
 
     async def _end(self, ending: Ending) -> Run:
         """Write the end; one that has lost its lease leaves that to whoever took over, or says that it is lost."""

@@ -148,8 +148,18 @@ class _Disk:
         self._due = 0.0
         self._free = 0
 
-    def count(self, trees: tuple[str, ...], pids: tuple[int, ...], free: int, *, now: bool = False) -> Excess | None:
-        """Return the limit that is passed, if any; counts when it is time to, or `now`."""
+    def count(
+        self, trees: tuple[str, ...], pids: tuple[int, ...], free: int, sharing: int, *, now: bool = False
+    ) -> Excess | None:
+        """Return the limit that is passed, if any; counts when it is time to, or `now`.
+
+        Args:
+            trees: The folders.
+            pids: Whose descriptors are looked at.
+            free: Bytes that are free on the disk.
+            sharing: How many runs are looked after, which share the time that counting takes.
+            now: Whether to count at any rate.
+        """
         began = time.monotonic()
         room = self._allowed_bytes - self.bytes
         if not now and began < self._due and self._free - free < max(room // 2, limits.MIB):
@@ -159,7 +169,7 @@ class _Disk:
         if self.first_bytes is None:
             self.first_bytes = self.bytes
         ended = time.monotonic()
-        self._due = ended + (ended - began) / limits.GUARD_SHARE
+        self._due = ended + (ended - began) * sharing / limits.GUARD_SHARE
         if self.bytes > self._allowed_bytes:
             return Excess("disk", self._bounds.disk_bytes)
         return Excess("files", self._bounds.disk_files) if files > self._allowed_files else None
@@ -258,7 +268,7 @@ def _look(guards: list[Guard]) -> list[tuple[Guard, Excess]]:
         if excess is None and guard.trees:
             free, disk = _free(guard.trees[0])
             disks.setdefault(disk, []).append(guard)
-            excess = guard.disk.count(guard.trees, tree.pids if tree else (), free)
+            excess = guard.disk.count(guard.trees, tree.pids if tree else (), free, len(guards))
         if excess:
             found[guard] = excess
     for those in disks.values():
@@ -273,7 +283,7 @@ def _filler(guards: list[Guard], trees: dict[int, Taken]) -> Guard | None:
     if free >= _floor(guards[0].trees[0]):
         return None
     for guard in guards:
-        guard.disk.count(guard.trees, trees.get(guard.pid, _NOBODY).pids, free, now=True)
+        guard.disk.count(guard.trees, trees.get(guard.pid, _NOBODY).pids, free, len(guards), now=True)
     most = max(guards, key=lambda guard: guard.disk.grown)
     return most if most.disk.grown > limits.MIB else None
 
