@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from alcove.sandbox.limits import NAMES
 from cli.conftest import Run, loaded
 
 GUARANTEES = {
@@ -52,6 +53,8 @@ def test_it_says_what_there_is(run: Run, place: Path) -> None:
         assert one["vector"].keys() == GUARANTEES
         assert one["available"] or (one["failure"] and one["remedy"])
         assert all(one["vector"].values()) or one["holes"] or one["failure"]
+    assert found["sandbox"]["limits"].keys() == {*NAMES, "end"}
+    assert all(found["sandbox"]["limits"].values()), "by what each is kept"
     assert found["database"]["integrity"] == found["database"]["state"] == "ok"
     assert "synchronous=FULL" in found["database"]["durability"]
     assert found["database"]["schema"] >= 1
@@ -64,6 +67,7 @@ def test_people_and_pipes_get_the_same_facts(run: Run) -> None:
     piped = [line.split("\t") for line in run("doctor").stdout.splitlines()]
     assert {line[0] for line in piped} == {"alcove", "sandbox", "database", "folders", "agents", "server"}
     assert ["alcove", "runs", "can start"] in piped
+    assert ["sandbox", "limit disk", "kept by watch"] in piped
     shown = run("doctor", columns=100).stdout
     assert all(value in shown for _, name, value in piped if "free" not in name)
 

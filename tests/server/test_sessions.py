@@ -238,6 +238,8 @@ async def test_what_is_there_to_run_is_told(call: Client, agents: object) -> Non
     isolation = (await call("GET", "/api/v1/isolation")).json()
     assert isolation["rung"] in {one["rung"] for one in isolation["rungs"]}
     assert isolation["missing"] == []
+    assert isolation["limits"]["disk"] == "watch"
+    assert isolation["limits"]["memory"]
 
 
 async def test_what_was_deleted_comes_back(call: Client, own: str) -> None:

@@ -171,7 +171,9 @@ class Examination:
                 said = "; ".join(part for part in (held and f"guarantees {held}", failed) if part)
                 self._rungs[tried.rung] = said if tried.available else f"unavailable: {tried.failure}"
                 self._rungs[f"{tried.rung} remedy"] = tried.remedy
-            self._rungs |= {f"limit {name}": f"kept by {means}" for name, means in sandbox.means.items()}
+            kept = {**sandbox.means}
+            self._rungs["end of a run"] = f"by {kept.pop('end')}"
+            self._rungs |= {f"limit {name}": f"kept by {means}" for name, means in kept.items()}
             sandbox.require()
 
     async def _examine_agents(self) -> None:
