@@ -27,6 +27,7 @@ from alcove.lifecycle.service import Lifecycle
 from alcove.messages.service import Messages
 from alcove.objects.service import Objects
 from alcove.principals.service import Keys
+from alcove.runs.reconciler import Reconciler
 from alcove.runs.service import Runs
 from alcove.runs.working import Workshop
 from alcove.sandbox.limits import Limits
@@ -99,6 +100,7 @@ class Alcove:
             hide=(*_hidden(settings), *self.agents.secrets.files),
             read=tuple(str(path) for path in settings.read),
             environ=os.environ,
+            reconciler=Reconciler(database, workspaces=workspaces, home=settings.home),
             bounds=_limits(settings),
         )
         self.runs = self._open_runs()

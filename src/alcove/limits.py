@@ -238,6 +238,7 @@ EMIT_BYTES: Final = JOURNAL_HEAD_BYTES + JOURNAL_TAIL_BYTES  # said by a functio
 EMIT_AHEAD_BYTES: Final = 64 * KIB  # said by a function's threads until one waits for the event loop to take it
 CHANGED_FILES: Final = 1000  # paths in one `files` event
 COMPARED_FILES: Final = 10_000  # files of a workspace up to which a run's changes are listed (24 ms on our machine)
+RECONCILE_S: Final = 10  # how long what a dead server left is killed again and again before it is reported
 KILL_GRACE_S: Final = 2.0  # between SIGTERM to a program that is to end and SIGKILL to its whole tree
 RUN_ERROR_BYTES: Final = 4 * KIB  # why a run failed, as it is kept and streamed; the server's log has all of it
 PURGE_ROWS: Final = 1000  # rows that one transaction of a purge removes, so that it delays nobody for long

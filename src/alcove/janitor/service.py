@@ -95,13 +95,15 @@ class Janitor:
             await self._audit.sweep()
         # Last, so that nothing is due that was not when this began: a preview could not know.
         interrupted: list[AlcoveError] = []
+        left: tuple[str, ...] = ()
         if dry_run:
             lost = len(await self._runs.lost())
         else:
             lost = await self._runs.recover() + await self._runs.sweep_stale()
             interrupted = await self._trash.resume()
+            left = (await self._runs.reconcile()).problems
         disks = await self.disks()
-        problems = [error.message for error in interrupted]
+        problems = [*(error.message for error in interrupted), *left]
         problems += [*expired.problems, *trash.problems]
         problems += [f"the disk of the {one.holds} is low: {one.free_bytes} bytes are free" for one in disks if one.low]
         return Swept(

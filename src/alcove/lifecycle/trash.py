@@ -224,6 +224,8 @@ class Trash:
                 break
             for one in found:
                 await self._runs.cancel_session(one)
+            await self._runs.evict(found)  # nobody else may get their uids while a process has one
+            for one in found:
                 total += await self._purge_one(one, going.id, by)
             went += found
         await self._database.write(trashing.end_purge, going.id, claim)

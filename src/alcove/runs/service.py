@@ -35,6 +35,7 @@ from alcove.runs.grants import Asked
 from alcove.runs.hosted import HostedRuns
 from alcove.runs.model import Reply, Run, RunStatus
 from alcove.runs.queries import Lost, Started
+from alcove.runs.reconciler import Reconciled
 from alcove.runs.supervisor import Supervisor
 from alcove.runs.working import Workshop
 from alcove.sandbox.proxy import Refused
@@ -271,7 +272,19 @@ class Runs(HostedRuns):
                     found += await self._end_if_gone(run)
                 except (SandboxError, StorageError, ConflictError):
                     _log.exception("a lost run could not be ended", extra={"run_id": run.id})
+        try:
+            await self._workshop.reconciler.remove_folders()
+        except (StorageError, ConflictError):
+            _log.exception("the folder of a run could not be removed")
         return found
+
+    async def reconcile(self) -> Reconciled:
+        """End and remove what servers that died have left of runs, by whatever it can be known."""
+        return await self._workshop.reconciler.sweep()
+
+    async def evict(self, session_ids: list[str]) -> None:
+        """End what is left of programs of sessions in which nothing can start any more: see `Reconciler.evict`."""
+        await self._workshop.reconciler.evict(session_ids)
 
     async def watch(self) -> None:
         """Recover again and again, so that the end of another process is noticed. Goes on until it is cancelled."""
@@ -331,7 +344,7 @@ class Runs(HostedRuns):
         """Mark a run lost when its lease has run out, or the process that looked after it on this machine is gone."""
         if not await self._is_gone(run):
             return False
-        await self._workshop.clear(Lost(run.id, run.tree))
+        await self._workshop.reconciler.clear(Lost(run.id, run.tree))
         return await self._database.write(queries.lose, run.id, run.holder)
 
     async def _is_gone(self, run: Run) -> bool:

@@ -16,14 +16,14 @@ from alcove.agents.catalog import Agent
 from alcove.agents.command import CommandAgent
 from alcove.agents.function import FunctionAgent
 from alcove.agents.redaction import Redactor
-from alcove.errors import ConfigurationError, LaunchError
+from alcove.errors import ConfigurationError
 from alcove.messages.service import Messages
 from alcove.runs import holder
 from alcove.runs.checks import check
 from alcove.runs.grants import Grant, for_program
 from alcove.runs.model import RunStatus
 from alcove.runs.place import RunFolder, environment
-from alcove.runs.queries import Lost
+from alcove.runs.reconciler import Reconciler
 from alcove.runs.supervisor import Supervisor, Work
 from alcove.runs.voice import Voice
 from alcove.sandbox.limits import Limits
@@ -58,6 +58,7 @@ class Workshop:
         hide: Paths that no run is ever granted.
         read: Paths that every run may read.
         environ: The server's environment.
+        reconciler: Ends what a run has left that was lost.
         bounds: What a run may take, where its agent's table says nothing else.
     """
 
@@ -71,8 +72,10 @@ class Workshop:
         hide: tuple[str, ...],
         read: tuple[str, ...],
         environ: Mapping[str, str],
+        reconciler: Reconciler,
         bounds: Limits | None = None,
     ) -> None:
+        self.reconciler = reconciler
         self._bounds = bounds or Limits()
         self.door: Door | None = None
         self.on_refused: Refusals = _tell_nobody
@@ -163,21 +166,6 @@ class Workshop:
         sandbox = await self.sandbox()
         return await check(agent, sandbox, home=self._home, environ=self._environ, hide=self._hide, read=self._read)
 
-    async def clear(self, lost: Lost) -> None:
-        """End what a lost run has left: its processes, then its folder.
-
-        Raises:
-            LaunchError: A process of it cannot be ended; nothing may start in its session.
-        """
-        if not await asyncio.to_thread(holder.end, lost.tree):
-            raise LaunchError(
-                f"processes of run {lost.run_id} are still there",
-                remedy="end them",
-                step="takeover",
-                run_id=lost.run_id,
-            )
-        await asyncio.to_thread(RunFolder(self._home, lost.run_id).remove)
-
     def _job(
         self,
         grant: Grant,
@@ -188,7 +176,7 @@ class Workshop:
     ) -> Job:
         async def run(supervisor: Supervisor) -> tuple[str, int | None]:
             if supervisor.started.lost:
-                await self.clear(supervisor.started.lost)
+                await self.reconciler.clear(supervisor.started.lost)
             return await work(supervisor)
 
         timeout_s = grant.timeout_s

@@ -7,7 +7,6 @@ tell what one has left from what another process on the same base is using now.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import tempfile
@@ -18,12 +17,13 @@ from typing import NamedTuple, final
 
 from alcove import limits
 from alcove.errors import AlcoveError, ConflictError
+from alcove.sandbox import leftovers
 from alcove.workspaces.base import settle
 from alcove.workspaces.failures import storage
+from alcove.workspaces.holding import hold
 from alcove.workspaces.remove import remove
 
 _NAMES = [f".probe-{number}" for number in range(limits.UIDS_SPARE)]
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Berth(NamedTuple):
@@ -86,13 +86,15 @@ class Berths:
                 os.close(held)
 
     def sweep(self) -> int:
-        """Remove what processes that were killed have left; return how many folders."""
+        """End and remove what processes that were killed have left; return how many folders."""
         if self._base is None:
             return 0
         swept = 0
         with _opened(self._base) as base:
-            for name in _NAMES:
+            for number, name in enumerate(_NAMES):
                 if (held := _hold(base, name, make=False)) is not None:
+                    if self._uids is not None:  # who holds the folder has the uid, so nobody else runs under it
+                        leftovers.end_all_of(self._uids[number])
                     _clear(base, name)
                     os.close(held)
                     swept += 1
@@ -122,19 +124,7 @@ def _hold(base: int, name: str, *, make: bool) -> int | None:
     if make:
         with _stored(name), suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=base)
-    try:
-        folder = os.open(name, _FOLDER, dir_fd=base)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Its last holder may have removed it between the two, and another one made it anew.
-        if os.path.samestat(os.fstat(folder), os.stat(name, dir_fd=base, follow_symlinks=False)):
-            return folder
-    except OSError:
-        pass
-    os.close(folder)
-    return None
+    return hold(base, name)
 
 
 def _empty(folder: int) -> None:

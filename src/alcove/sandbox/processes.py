@@ -33,7 +33,7 @@ def boot_id() -> str:
 
 def start_time(pid: int) -> int | None:
     """Return when the process started, in clock ticks since boot, or None when there is no such process."""
-    found = _look(pid)
+    found = look(pid)
     return found.started if found else None
 
 
@@ -44,7 +44,7 @@ def descendants(pid: int, *, without: frozenset[int] = frozenset()) -> dict[int,
     """
     everyone: dict[int, Process] = {}
     for name in os.listdir("/proc"):
-        if name.isdigit() and (found := _look(int(name))):
+        if name.isdigit() and (found := look(int(name))):
             everyone[int(name)] = found
     children: dict[int, list[int]] = {}
     for one, process in everyone.items():
@@ -151,14 +151,15 @@ def _end_all_of(uid: int) -> None:
 def _gone(tree: dict[int, Process], timeout_s: float) -> bool:
     deadline = time.monotonic() + timeout_s
     for pid, process in tree.items():
-        while (now := _look(pid)) and now.started == process.started and not now.ended:
+        while (now := look(pid)) and now.started == process.started and not now.ended:
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.002)
     return True
 
 
-def _look(pid: int) -> Process | None:
+def look(pid: int) -> Process | None:
+    """Return what the kernel says of a process, None when there is none."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()

@@ -72,6 +72,7 @@ async def serve(settings: Settings, *, prepare: Callable[[Alcove], None] | None 
             if prepare:
                 prepare(hub)
             check_default(hub)
+            await hub.runs.reconcile()
             if not await hub.keys.exist() and (trusted := check_keyless(hub, loopback=loopback)):
                 words: dict[str, Json] = {"agents": ", ".join(trusted)}
                 await hub.audit.done(Act(act="server.trusted", who="configuration", words=words))

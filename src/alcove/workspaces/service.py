@@ -43,6 +43,11 @@ class Workspaces(Files):
                 if place.stat().st_uid == os.geteuid():
                     place.chmod(mode)
 
+    @property
+    def leases(self) -> bool:
+        """Whether each session has a uid of its own."""
+        return self._uids is not None
+
     async def close(self) -> None:
         """Finish the writes that are under way, then let go of the base folder."""
         await self._watches.close()
