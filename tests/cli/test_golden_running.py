@@ -38,6 +38,7 @@ def examined(text: str) -> str:
         r"(?m)^((?:sandbox)?\s*(?:userns|bwrap|landlock|none)(?: remedy)?\s+)\S.*(?:\n {10,}.*)*$", r"\1<tried>", text
     )
     text = re.sub(r"(?m)^.*(?:userns|bwrap|landlock) remedy.*\n", "", text)
+    text = re.sub(r"(?m)^((?:sandbox)?\s*(?:limit \w+\s+kept|end of a run\s+)) ?by .*$", r"\1 by <here>", text)
     text = re.sub(r"sqlite [\d.]+", "sqlite <version>", text)
     text = re.sub(r"[\d.]+ [KMGT]iB", "<size>", text)
     return re.sub(r"\S+/(?:ba)?sh\b", "<shell>", text)
@@ -66,6 +67,8 @@ def shaped(value: Any, name: str = "") -> Any:
     """Return JSON with a word for what differs from machine to machine, and of the rungs the first one's shape."""
     if name in _HERE:
         return f"<{type(value).__name__}>"
+    if name == "limits":
+        return dict.fromkeys(value, "<here>")
     if name == "rungs":
         return [{**dict.fromkeys(sorted(one), "<tried>"), "rung": one["rung"]} for one in value]
     if isinstance(value, dict):
