@@ -33,6 +33,16 @@ def call(number: int, *arguments: Any) -> int:
     return result
 
 
+def ipv6() -> bool:
+    """Whether this machine has a loopback of IPv6."""
+    try:
+        with socket.socket(socket.AF_INET6) as one:
+            one.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
 def neighbour(folder: str) -> None:
     """Be a live session with something to lose, and say where it is."""
     os.umask(0o077)
@@ -47,6 +57,10 @@ def neighbour(folder: str) -> None:
     udp.bind(("127.0.0.1", 0))
     for one in (pathname, abstract, tcp):
         one.listen()
+    port6, tcp6 = 0, None
+    if ipv6():
+        tcp6 = socket.create_server(("::1", 0), family=socket.AF_INET6)
+        port6 = tcp6.getsockname()[1]
     shm = call(29 if X86 else 194, 0, 4096, 0o600)
     libc.shmat.restype = ctypes.c_void_p
     libc.shmat(shm, None, 0)
@@ -55,6 +69,7 @@ def neighbour(folder: str) -> None:
     with open(posix, "w") as file:
         file.write("of the neighbour")
     said = {"folder": folder, "pid": os.getpid(), "tcp": tcp.getsockname()[1], "udp": udp.getsockname()[1]}
+    said["tcp6"] = port6
     _say({**said, "shm": shm, "posix": posix})
     while True:
         text, peer = udp.recvfrom(16)
@@ -104,7 +119,9 @@ def attempts(target: dict[str, Any]) -> dict[str, dict[str, Callable[[], object]
         },
         "network": {
             "connect by TCP": lambda: _connect(socket.AF_INET, ("127.0.0.1", target["tcp"])),
+            "connect by TCP over IPv6": lambda: _connect(socket.AF_INET6, ("::1", target["tcp6"])),
             "talk by UDP": lambda: _udp(target["udp"]),
+            "open a socket to the hypervisor": lambda: socket.socket(socket.AF_VSOCK),
             "open a raw socket": lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1),
             "open a packet socket": lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM),
             "open an audit socket": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 9),

@@ -11,7 +11,7 @@ from sandbox.attacks import attempts
 
 PAGE = Path(__file__).parents[2] / "docs" / "security" / "isolation.md"
 BEGIN, END = "<!-- attacks: written by tests/sandbox/verdicts.py -->\n", "<!-- /attacks -->\n"
-NOBODY = {"folder": "", "pid": 0, "server": 0, "tcp": 0, "udp": 0, "shm": 0, "posix": "", "private": ""}
+NOBODY = {"folder": "", "pid": 0, "server": 0, "tcp": 0, "tcp6": 0, "udp": 0, "shm": 0, "posix": "", "private": ""}
 GROUPS = {group: tuple(tries) for group, tries in attempts(NOBODY).items()}
 
 # In a pid namespace, everybody is the run itself; and processes 1 and 2 of it bear no other's number.

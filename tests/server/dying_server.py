@@ -61,6 +61,17 @@ def _order(_: Spawner, message: dict[str, Any], *__: object) -> str:
     return "start" if "rung" in message else next(iter(message))
 
 
+def _operation(_: SqliteDatabase, operation: Callable[..., Any], *__: object) -> str:
+    return operation.__name__
+
+
+def _named(label: str) -> Callable[..., str]:
+    def name(*_: object) -> str:
+        return label
+
+    return name
+
+
 def watch() -> None:
     """Watch what changes anything."""
     for owner, name in (
@@ -72,10 +83,9 @@ def watch() -> None:
         (Workspaces, "_make"),
         (Workspaces, "_purge"),
     ):
-        label = f"{owner.__name__}.{name}"
-        setattr(owner, name, watched(getattr(owner, name), lambda *_, label=label: label))
+        setattr(owner, name, watched(getattr(owner, name), _named(f"{owner.__name__}.{name}")))
     Spawner.tell = watched(Spawner.tell, _order)
-    SqliteDatabase.write = watched(SqliteDatabase.write, lambda _, operation, *__: operation.__name__)
+    SqliteDatabase.write = watched(SqliteDatabase.write, _operation)
 
 
 if __name__ == "__main__":
