@@ -30,7 +30,7 @@ setsid bash -c "exec -a {mark} sleep 99999" &
 until [ -e go ]; do read -t 0.02 < <(exec -a {mark} sleep 0.02); done
 """
 # What comes by itself now and then, and is no step of anything that is asked for.
-BESIDE = {"renew", "journal", "look", "tell_due", "sweep", "fire"}
+BESIDE = {"renew", "journal", "look", "about_index", "all_stale"}
 ACTS = ("start", "end", "cancel", "trash", "purge")
 # The moments between which most can be left behind.
 QUICK = [
@@ -65,6 +65,11 @@ class Server:
         found = re.search(r":(\d+)", self.process.stdout.readline())
         assert found
         self.port = int(found[1])
+
+    @property
+    def dead(self) -> bool:
+        """Whether it has ended."""
+        return self.process is None or self.process.poll() is not None
 
     def stop(self) -> bool:
         """End it, and return whether it had been killed."""
@@ -118,7 +123,7 @@ def act(server: Server, what: str, session: str, mark: str) -> None:
     with suppress(ConnectionError, http.client.HTTPException):
         run = server.call("POST", f"sessions/{session}/runs", start)
         assert "run_id" in run, run
-        until(lambda: len(alive(mark)) >= 3)
+        until(lambda: len(alive(mark)) >= 3 or server.dead)
         (server.folder / "armed").touch()
         match what:
             case "end":
