@@ -68,7 +68,7 @@ async def test_two_that_lock_each_other_out_both_succeed(database: Database) -> 
         yield Statement("UPDATE installation SET value = value || ? WHERE name = ?", (first, second))
 
     await asyncio.gather(database.write(crossing, "a", "b"), database.write(crossing, "b", "a"))
-    assert len(attempts) == 3, "one was called anew"
+    assert len(attempts) >= 3, "one was called anew, and on a slow machine the other too"
     assert [sorted(value) for _, value in await database.read(everything)] == [["a", "b"]] * 2
 
 

@@ -38,6 +38,7 @@ from alcove.runs import (
     hosted as _alcove_runs_hosted,
     hosted_queries as _alcove_runs_hosted_queries,
     model as _alcove_runs_model,
+    reconciler as _alcove_runs_reconciler,
 )
 from alcove.search import model as _alcove_search_model
 from alcove.sessions import heads as _alcove_sessions_heads, model as _alcove_sessions_model
@@ -530,6 +531,9 @@ class Runs:
     def events(self, run_id: str, after: int = 0) -> _alcove_sync_doors.BlockingIterator[_alcove_events_model.Event]:
         """Yield the events of a run after number `after`, to its last one, waiting for those to come."""
 
+    def evict(self, session_ids: _builtins.list[str]) -> None:
+        """End what is left of programs of sessions in which nothing can start any more: see `Reconciler.evict`."""
+
     def fail(self, run_id: str, error: str) -> _alcove_runs_model.Run:
         """End a run that failed: see `finish`."""
 
@@ -577,6 +581,9 @@ class Runs:
 
     def owner(self, run_id: str) -> _alcove_runs_checking.Whose | None:
         """Return whose a run is, which never changes; None when there is none of that id."""
+
+    def reconcile(self) -> _alcove_runs_reconciler.Reconciled:
+        """End and remove what servers that died have left of runs, by whatever it can be known."""
 
     def recover(self) -> int:
         """Mark runs lost whose holder is gone, end what they left, and return how many. Done when Alcove opens."""
@@ -820,6 +827,8 @@ class Lifecycle:
 
 class Workspaces:
     """The folders of sessions, and (`Files`) what is in them."""
+    @property
+    def leases(self) -> bool: ...
     @property
     def quota(self) -> _alcove_workspaces_changing.Quota | None: ...
     def archive(self, session_id: str, path: str = "") -> _contextlib.AbstractContextManager[bytes]:
