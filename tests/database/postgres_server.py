@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -120,5 +121,10 @@ class PostgresServer:
     def stop(self) -> None:
         assert self._shell.stdin is not None
         self._shell.stdin.close()
-        self._shell.wait(30)
+        try:
+            self._shell.wait(30)
+        except subprocess.TimeoutExpired:
+            # Whoever was forked from this process, and lives on, keeps the pipe open.
+            os.killpg(self._shell.pid, signal.SIGKILL)
+            self._shell.wait()
         shutil.rmtree(self.folder)
