@@ -65,6 +65,17 @@ async def test_a_killed_tree_is_gone_when_kill_returns(world: World) -> None:
     await process.kill()
 
 
+async def test_what_is_due_at_an_end_is_done_before_anybody_hears_of_it() -> None:
+    due: list[str] = []
+    process = Process(1, Spawner(), *os.pipe())
+    process.on_end(lambda: due.append("first"))
+    process.end(Exit(code=0, signal=None))
+    await process.wait()  # does not wait, as it has ended: nothing else runs meanwhile
+    assert due == ["first"]
+    process.on_end(lambda: due.append("late"))
+    assert due == ["first", "late"]
+
+
 async def test_a_program_may_end_by_itself_when_asked(world: World) -> None:
     script = "trap 'exit 7' TERM; echo up; while :; do sleep 0.01; done"
     process = await world.start("/bin/sh", "-c", script)

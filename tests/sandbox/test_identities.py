@@ -85,7 +85,7 @@ def test_it_holds_for_an_ordinary_user(readable: Path, names: tuple[str, ...]) -
         python = interpreter(path)
     if python is None:
         pytest.skip("no Python of this version that another user may execute")
-    options = ["-q", "-p", "no:cacheprovider", "-p", "no:randomly", "--durations=0"]
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:randomly"]
     options += [f"--ignore={here}", *(str(here.parent / name) for name in names)]
     done = as_nobody(python, "-B", "-m", "pytest", *options, path=path, timeout_s=280)
     assert done.returncode == 0, done.stdout[-5000:]

@@ -63,6 +63,7 @@ class Process:
         self._loop = asyncio.get_running_loop()
         self._started: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[Exit] = self._loop.create_future()
+        self._at_end: list[Callable[[], None]] = []
 
     async def output(self) -> AsyncGenerator[tuple[Literal["stdout", "stderr"], bytes]]:
         """Yield what the program writes, in chunks of at most 64 KiB, as it comes; to be iterated once.
@@ -116,8 +117,11 @@ class Process:
                 await asyncio.wait([self._ended], timeout=patience_s)
 
     def on_end(self, callback: Callable[[], None]) -> None:
-        """Call back when nothing is left of the tree, or soon when that is so already."""
-        self._ended.add_done_callback(lambda _: callback())
+        """Call back when nothing is left of the tree, before `wait` returns; now when that is so already."""
+        if self._ended.done():
+            callback()
+        else:
+            self._at_end.append(callback)
 
     def close(self) -> None:
         """Close the pipes; a program that still writes gets SIGPIPE."""
@@ -165,15 +169,26 @@ class Process:
     def void(self, error: Exception) -> None:
         """Note that it turned out never to have started, and that nothing is left of the tree."""
         if not self._ended.done():
-            self._ended.set_exception(error)
-            self._ended.exception()  # whoever waits gets it; nobody has to
+            try:
+                self._call_back()
+            finally:
+                self._ended.set_exception(error)
+                self._ended.exception()  # whoever waits gets it; nobody has to
 
     def end(self, how: Exit) -> None:
         """Note that nothing is left of the tree."""
         if not self._ended.done():
             if self.guard:
                 self.guard.end(how.code if how.signal is None else -how.signal)
-            self._ended.set_result(how)
+            try:
+                self._call_back()
+            finally:
+                self._ended.set_result(how)
+
+    def _call_back(self) -> None:
+        # Not by the future: whoever asks a future that is done goes on at once, before those who were to be called.
+        for callback in self._at_end:
+            callback()
 
     def _cut(self) -> None:
         self._cutting = asyncio.create_task(self.kill())
