@@ -38,7 +38,7 @@ test: $(VENV)/.dev ## Run the tests
 	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 test-long: $(VENV)/.dev ## Run the tests that take minutes: crash loops, attacks, contracts on every database
-	$(BIN)/python -m pytest -m long $(ARGS)
+	$(BIN)/python -m pytest -m long --timeout 300 $(ARGS)
 
 check: $(VENV)/.dev ## Check format, lint, imports, types and tidiness
 	$(BIN)/ruff format --check
