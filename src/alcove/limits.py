@@ -81,8 +81,10 @@ SEARCH_CANDIDATE_CHARS: Final = 4 * MIB  # of text, looked at for one answer
 SEARCH_TEXT_CHARS: Final = 64 * KIB  # of one message that are indexed; PostgreSQL takes 1 MiB of words for one place
 SEARCH_PLACE_MESSAGES: Final = 32  # messages that are found together, and then looked at one by one
 SEARCH_TOKEN_CHARS: Final = 64  # of a word: longer ones are no words
-SEARCH_BATCH_SESSIONS: Final = 64  # that one step of the indexing reads
-SEARCH_BATCH_MESSAGES: Final = 512
+SEARCH_BATCH_SESSIONS: Final = 256  # that one step of the indexing reads, in some milliseconds of the event loop
+SEARCH_BATCH_MESSAGES: Final = (
+    2048  # each commit of the index is a part of it, to be merged: a few large ones cost half
+)
 SEARCH_BATCH_CHARS: Final = MIB
 SEARCH_SNIPPET_CHARS: Final = 160
 SEARCH_POLL_S: Final = 0.5  # how far the index may be behind a session that was left alone

@@ -51,6 +51,7 @@ class Dialect(ABC):
 
     def enter(self, now: Micros, entered: Sequence[Entered]) -> Steps[None]:
         """Put places into the index, unless it has them: another process may have been faster. Titles are replaced."""
+        fresh: list[tuple[Place, str]] = []
         for one in entered:
             place = one.place
             if place.first:
@@ -60,10 +61,14 @@ class Dialect(ABC):
                 )
                 if last >= place.last:
                     continue
-            last = 2**62 if place.first else 0
-            yield from self.forget(now, place.session_id, place.first, last, limits.SEARCH_BATCH_MESSAGES)
+                if last:
+                    yield from self.forget(now, place.session_id, place.first, 2**62, limits.SEARCH_BATCH_MESSAGES)
+            else:
+                yield from self.forget(now, place.session_id, 0, 0, limits.SEARCH_BATCH_MESSAGES)
             if any(one.texts):
-                yield from self._insert(place, tokens(one.texts, one.marks))
+                fresh.append((place, tokens(one.texts, one.marks)))
+        if fresh:
+            yield from self._insert(fresh)
 
     def count(self, now: Micros, session_id: str) -> Steps[int]:
         """Return how many places of a session there are."""
@@ -71,8 +76,8 @@ class Dialect(ABC):
         return int(number)
 
     @abstractmethod
-    def _insert(self, place: Place, words: str) -> Steps[None]:
-        """Put one place into the index."""
+    def _insert(self, fresh: Sequence[tuple[Place, str]]) -> Steps[None]:
+        """Put places with their words into the index."""
 
     @abstractmethod
     def forget(self, now: Micros, session_id: str, first: int, last: int, limit: int) -> Steps[int]:
@@ -102,12 +107,20 @@ class Fts5(Dialect):
     )
     drops = ("DROP TABLE IF EXISTS search_words", "DROP TABLE IF EXISTS search_places")
 
-    def _insert(self, place: Place, words: str) -> Steps[None]:
-        [[number]] = yield Statement(
-            "INSERT INTO search_places (session_id, first_seq, last_seq) VALUES (?, ?, ?) RETURNING id",
-            (place.session_id, place.first, place.last),
+    def _insert(self, fresh: Sequence[tuple[Place, str]]) -> Steps[None]:
+        # The words by themselves: at a statement that SQLite may have to undo (RETURNING makes an INSERT one), FTS5
+        # writes out what it holds, so that each place became a part of the index, to be merged.
+        [[last]] = yield Statement("SELECT COALESCE(MAX(id), 0) FROM search_places")
+        yield Statement(
+            "INSERT INTO search_words (rowid, words) VALUES (?, ?)",
+            [(number, words) for number, (_, words) in enumerate(fresh, last + 1)],
+            many=True,
         )
-        yield Statement("INSERT INTO search_words (rowid, words) VALUES (?, ?)", (number, words))
+        yield Statement(
+            "INSERT INTO search_places (id, session_id, first_seq, last_seq) VALUES (?, ?, ?, ?)",
+            [(number, *_row(place)) for number, (place, _) in enumerate(fresh, last + 1)],
+            many=True,
+        )
 
     def forget(self, now: Micros, session_id: str, first: int, last: int, limit: int) -> Steps[int]:
         """Take places out: see `Dialect.forget`."""
@@ -148,11 +161,12 @@ class TsVector(Dialect):
     )
     drops = ("DROP TABLE IF EXISTS search_places",)
 
-    def _insert(self, place: Place, words: str) -> Steps[None]:
+    def _insert(self, fresh: Sequence[tuple[Place, str]]) -> Steps[None]:
         yield Statement(
             "INSERT INTO search_places (session_id, first_seq, last_seq, words) "
             "VALUES (?, ?, ?, array_to_tsvector(string_to_array(?, ' ')))",
-            (place.session_id, place.first, place.last, words),
+            [(*_row(place), words) for place, words in fresh],
+            many=True,
         )
 
     def forget(self, now: Micros, session_id: str, first: int, last: int, limit: int) -> Steps[int]:
@@ -182,3 +196,7 @@ class TsVector(Dialect):
 
 def _numbered(rows: Rows) -> list[tuple[int, Place]]:
     return [(row[0], Place(row[1], row[2], row[3])) for row in rows]
+
+
+def _row(place: Place) -> tuple[str, int, int]:
+    return place.session_id, place.first, place.last

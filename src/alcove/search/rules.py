@@ -22,7 +22,6 @@ _UNSPACED: Final = (
     "\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\U00020000-\U0003ffff"
 )
 _RUN: Final = re.compile(f"[{_UNSPACED}]+")
-_LONG: Final = re.compile(rf"\S{{{limits.SEARCH_TOKEN_CHARS + 1},}}")
 _QUERY: Final = re.compile(r'"([^"]*)"?|(\S+)')
 _MARK: Final = "\u00a4"  # begins what is no word of any text: a mark to filter by
 
@@ -58,24 +57,19 @@ def fold(text: str) -> str:
 
 def tokens(texts: Iterable[str], marks: Iterable[str] = ()) -> str:
     """Return what the index holds of texts: each word once, pairs of characters for runs, and the marks."""
-    words: set[str] = set(marks)
-    for text in texts:
-        folded = fold(text[: limits.SEARCH_TEXT_CHARS])
-        if not folded.isascii():
-            folded = _RUN.sub(_pairs, folded)
-        if len(folded) > limits.SEARCH_TOKEN_CHARS:
-            folded = _LONG.sub(_shortened, folded)
-        words.update(folded.split())
+    # As one text, as this is most of what indexing costs.
+    folded = "\n".join([text[: limits.SEARCH_TEXT_CHARS] for text in texts]).translate(_FOLDING)
+    if not folded.isascii():
+        folded = _RUN.sub(_pairs, folded)
+    words = {*marks, *folded.split()}
+    if max(map(len, words), default=0) > limits.SEARCH_TOKEN_CHARS:
+        words = {word[: limits.SEARCH_TOKEN_CHARS] for word in words}
     return " ".join(words)
 
 
 def _pairs(run: re.Match[str]) -> str:
     text = run[0]
-    return " ".join((*map("".join, pairwise(text)), text[-1]))
-
-
-def _shortened(word: re.Match[str]) -> str:
-    return word[0][: limits.SEARCH_TOKEN_CHARS]
+    return " ".join(("", *map("".join, pairwise(text)), text[-1], ""))
 
 
 def mark(kind: str, *values: str) -> str:
