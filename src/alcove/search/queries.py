@@ -42,19 +42,22 @@ def unread(now: Micros, sessions: Sequence[Behind]) -> Steps[list[tuple[Behind, 
     for session in sessions:
         if left <= 0 or room <= 0:
             break
-        rows = yield Statement(
-            f"SELECT {_MESSAGE} FROM messages m WHERE m.session_id = ? AND m.seq > ? AND m.seq <= ? "
-            "ORDER BY m.seq LIMIT ?",
-            (session.session_id, session.from_seq, session.last_seq, min(left, limits.SEARCH_PLACE_MESSAGES)),
-        )
         messages: list[Message] = []
-        for row in rows:
-            if messages and room <= 0:
-                break
-            messages.append(Message(*row))
-            room -= min(len(row[4]), limits.SEARCH_TEXT_CHARS)
-        left -= len(messages)
-        found.append((session, messages, messages[-1].seq if messages else session.last_seq))
+        upto = session.from_seq
+        while upto < session.last_seq and left > 0 and room > 0:
+            rows = yield Statement(
+                f"SELECT {_MESSAGE} FROM messages m WHERE m.session_id = ? AND m.seq > ? AND m.seq <= ? "
+                "ORDER BY m.seq LIMIT ?",
+                (session.session_id, upto, session.last_seq, min(left, limits.SEARCH_PLACE_MESSAGES)),
+            )
+            for row in rows:
+                if messages and room <= 0:
+                    break
+                messages.append(Message(*row))
+                room -= min(len(row[4]), limits.SEARCH_TEXT_CHARS)
+                left -= 1
+            upto = messages[-1].seq if rows else session.last_seq
+        found.append((session, messages, upto))
     return found
 
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from alcove import ids, limits
 from alcove.database.op import Database
@@ -27,6 +28,22 @@ from alcove.search.rules import Candidate, Wanted, candidate, mark, marks_of, pa
 _log = logging.getLogger("alcove.search")
 _END = 2**62
 _TITLE = 0.5  # what is said in a title counts for more
+
+
+class _Step(NamedTuple):
+    """What a step of the indexing came to.
+
+    Attributes:
+        number: Of messages and titles that it indexed.
+        first: Whether it began at the first session.
+        cut: Whether there is more of a session than it took.
+        last: Whether it came to the last session.
+    """
+
+    number: int
+    first: bool
+    cut: bool
+    last: bool
 
 
 class Search:
@@ -148,11 +165,18 @@ class Search:
         return await self._database.read(queries.lag)
 
     async def catch_up(self) -> int:
-        """Index everything that is there now; return how many messages and titles that were. Safe to be cancelled."""
-        count = 0
-        while step := await self._step():
-            count += step
-        return count
+        """Index everything that is there now; return how many messages and titles that were. Safe to be cancelled.
+
+        What is appended meanwhile may wait for the next time: otherwise a busy store had its index written without a
+        pause, by a message or two.
+        """
+        count, whole = 0, False
+        while True:
+            step = await self._step()
+            count += step.number
+            whole = (whole or step.first) and not step.cut
+            if whole and step.last:
+                return count
 
     async def follow(self) -> None:
         """Index what is appended, by whatever process, for as long as this is not cancelled."""
@@ -220,45 +244,45 @@ class Search:
         await self._database.write(queries.about_index, name)
         self._ready = True
 
-    async def _step(self) -> int:
-        """Index a batch; return how many messages and titles it had, 0 when there was nothing to do."""
+    async def _step(self) -> _Step:
+        """Index a batch of the sessions that wait, in turn: those that always wait do not keep the others waiting."""
         async with self._indexing:
             if not self._ready and await self._database.read(queries.untouched):
-                return 0
+                return _Step(number=0, first=True, cut=False, last=True)
             await self._open()
-            limit = limits.SEARCH_BATCH_SESSIONS
-            sessions = await self._database.read(queries.behind, self._after, limit)
-            if not sessions and self._after:
-                sessions = await self._database.read(queries.behind, "", limit)
-            # In turn, so that sessions that are busy all the time do not keep the others waiting.
-            self._after = sessions[-1].session_id if len(sessions) == limit else ""
-            if not sessions:
-                return 0
+            after, limit = self._after, limits.SEARCH_BATCH_SESSIONS
+            sessions = await self._database.read(queries.behind, after, limit)
             batch = await self._database.read(queries.unread, sessions)
+            last = len(batch) == len(sessions) < limit
+            self._after = "" if last else batch[-1][0].session_id
             entered: list[Entered] = []
             for session, messages, _ in batch:
                 entered += await self._entered(session, messages)
-            await self.index.write(self._dialect.enter, entered)
+            if entered:
+                await self.index.write(self._dialect.enter, entered)
             done = [(session.session_id, session.indexed_seq, upto) for session, _, upto in batch]
-            for gone in await self._database.write(queries.indexed, done):
+            for gone in await self._database.write(queries.indexed, done) if done else ():
                 await self._forget(gone, 0)
                 await self._database.write(queries.stale, [gone])
-            return max(1, sum(len(messages) + session.title_waits for session, messages, _ in batch))
+            count = sum(len(messages) + session.title_waits for session, messages, _ in batch)
+            cut = any(upto < session.last_seq for session, _, upto in batch)
+            return _Step(number=count, first=not after, cut=cut, last=last)
 
     async def _entered(self, session: Behind, messages: Sequence[Message]) -> list[Entered]:
         marks = marks_of(session.tenant, session.user_id, session.app, session.session_id)
         entered: list[Entered] = []
         if session.title_waits:
             entered.append(Entered(Place(session.session_id, 0, 0), marks, (session.title,)))
-        if messages:
-            texts = tuple([await self._text(message) for message in messages])
-            place = Place(session.session_id, messages[0].seq, messages[-1].seq)
+        for start in range(0, len(messages), limits.SEARCH_PLACE_MESSAGES):
+            together = messages[start : start + limits.SEARCH_PLACE_MESSAGES]
+            texts = tuple([await self._text(message) for message in together])
+            place = Place(session.session_id, together[0].seq, together[-1].seq)
             if sum(map(len, texts)) <= limits.SEARCH_TEXT_CHARS:
                 entered.append(Entered(place, marks, texts))
             else:
                 entered += [
                     Entered(Place(session.session_id, message.seq, message.seq), marks, (text,))
-                    for message, text in zip(messages, texts, strict=True)
+                    for message, text in zip(together, texts, strict=True)
                 ]
         return entered
 

@@ -9,6 +9,7 @@ import contextlib
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -201,6 +202,38 @@ class SearchContract:
         while await search.lag():  # noqa: ASYNC110 - what is waited for is in the database
             await asyncio.sleep(0.01)
         follow.cancel()
+
+    async def test_what_is_appended_meanwhile_waits_for_the_next_time(
+        self, database: Database, messages: Messages, search: Search, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        session_id = (await Sessions(database).create()).id
+        read = search._entered  # pyright: ignore[reportPrivateUsage] - between what was read and what is entered
+
+        async def busy(*args: Any) -> Any:
+            await messages.append(session_id, [Draft("user", "one more")])
+            return await read(*args)
+
+        monkeypatch.setattr(search, "_entered", busy)
+        await messages.append(session_id, [Draft("user", f"word{i}") for i in range(200)])
+        assert await search.catch_up() == 201, "with the title"
+        assert await search.lag() == 1
+
+    async def test_a_backlog_is_indexed_in_turn_and_whole(
+        self, database: Database, messages: Messages, search: Search, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(limits, "SEARCH_BATCH_MESSAGES", 40)
+        monkeypatch.setattr(limits, "SEARCH_BATCH_SESSIONS", 2)
+        sessions = [(await Sessions(database).create(session_id=f"s{number}")).id for number in range(5)]
+        for session_id in sessions:
+            await messages.append(
+                session_id, [Draft("user", f"needle{i}") for i in range(100 if session_id < "s2" else 3)]
+            )
+        step = search._step  # pyright: ignore[reportPrivateUsage] - one by one
+        assert [(await step())[0] for _ in range(3)] == [41, 41, 8], "with the titles"
+        assert await search.catch_up() == 124
+        assert await search.lag() == 0
+        for word, count in (("needle2", 5), ("needle99", 2)):
+            assert len((await search.find(word)).hits) == count
 
     async def test_a_search_that_cannot_wait_says_what_it_did_not_look_at(
         self, database: Database, messages: Messages, search: Search
