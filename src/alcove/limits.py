@@ -232,6 +232,10 @@ TRANSACTION_ATTEMPTS: Final = 8  # a transaction that PostgreSQL ended for anoth
 CONFIG_BYTES: Final = MIB  # alcove.toml; a larger one is something else
 INLINE_COMMIT_S: Final = 0.001  # a lone operation runs in the event loop while commits take less than this on average
 CHECKPOINT_PAGES: Final = 4000  # 16 MiB of write-ahead log: rarer checkpoints copy a page once for many commits
+LOG_SMALL_PAGES: Final = (
+    16  # of a commit whose flush costs little more than what the file system adds when the log grows
+)
+LOG_ROOM_PAGES: Final = 64  # by which the log grows ahead: a quarter of a mebibyte at once delays nobody
 EVENT_POLL_S: Final = 0.5  # how late a listener may notice an event that another process wrote
 UIDS_SPARE: Final = 64  # of an installation, for probes and checks: so many processes may probe one base at a time
 UIDS_MIN: Final = 2000  # a root server leases one uid per session; fewer would run out in an afternoon

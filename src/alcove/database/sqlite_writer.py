@@ -25,6 +25,7 @@ from alcove import limits
 from alcove.clock import Clock
 from alcove.database.op import Rows, Statement, Steps, T
 from alcove.database.sqlite_errors import DRIVER_ERRORS, failed_flush, translated
+from alcove.database.sqlite_log import Log
 from alcove.errors import AlcoveError, DatabaseBusyError, DatabaseFailedError
 
 Loop = asyncio.AbstractEventLoop
@@ -70,7 +71,7 @@ class Writer:
         self._flushes: queue.SimpleQueue[_Group] = queue.SimpleQueue()
         self._queue: queue.SimpleQueue[_Group | None] = queue.SimpleQueue()
         self._closing = False
-        self._wal_pages = 0
+        self._log = Log(connection.filename_wal)
         self._commit_s = 2 * limits.INLINE_COMMIT_S  # a moving average; slow until the disk has shown otherwise
         self.failed = False  # a flush failed: what the disk holds is not known any more
         connection.set_wal_hook(self._on_commit)
@@ -131,7 +132,7 @@ class Writer:
             return
         self._commit(done)
         self._turn.release()
-        if self._wal_pages >= limits.CHECKPOINT_PAGES:
+        if self._log.pages >= limits.CHECKPOINT_PAGES:
             self._queue.put((loop, []))
         self._reply(done)
         if loop in self._pending:
@@ -178,12 +179,12 @@ class Writer:
 
     def _end_turn(self, groups: list[_Group]) -> None:
         """Let others write, and answer; once the log is long, copy it back into the file, but let no caller wait."""
-        if self._wal_pages < limits.CHECKPOINT_PAGES or self.failed:
+        if self._log.pages < limits.CHECKPOINT_PAGES or self.failed:
             self._turn.release()
             self._answer(groups)
             return
         self._answer(groups)
-        self._wal_pages = 0
+        self._log.pages = 0
         try:
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except apsw.Error as error:
@@ -290,6 +291,7 @@ class Writer:
     def _commit(self, jobs: list[Job]) -> None:
         if not self._connection.in_transaction:
             return
+        self._log.make_room()
         before = self._clock.monotonic()
         try:
             self._connection.execute("COMMIT")
@@ -301,7 +303,7 @@ class Writer:
         self._commit_s = 0.9 * self._commit_s + 0.1 * (self._clock.monotonic() - before)
 
     def _on_commit(self, _: apsw.Connection, __: str, pages: int) -> int:
-        self._wal_pages = pages
+        self._log.pages = pages
         return apsw.SQLITE_OK
 
     def _meaning(self, error: Exception) -> AlcoveError:
