@@ -6,7 +6,7 @@ AlcoveError
 │   └── DefinitionError          a dialog's definition has faults: file, line and name of each
 ├── NotFoundError
 │   ├── SessionNotFoundError  RunNotFoundError  AgentNotFoundError  FileMissingError  KeyMissingError
-│   ├── DialogNotFoundError
+│   ├── DialogNotFoundError  ApprovalNotFoundError
 ├── ConflictError
 │   ├── AlreadyExistsError       an id or key is taken
 │   ├── SessionBusyError         a live run holds the session
@@ -16,6 +16,7 @@ AlcoveError
 │   ├── IdempotencyError         the same key with another body
 │   ├── EventRefusedError        the dialog's state does not take that event; names what it takes
 │   ├── RunEndedError            nothing of the run takes effect any more
+│   ├── ApprovalDecidedError     somebody answered before, otherwise, or nobody did in time
 │   ├── SessionExpiredError      readable, but takes no more activity
 │   └── ObjectGoneError          an object was swept before its message came
 ├── UnauthorizedError            nobody knows who is calling
@@ -169,6 +170,12 @@ class DialogNotFoundError(NotFoundError):
     code = "dialog_not_found"
 
 
+class ApprovalNotFoundError(NotFoundError):
+    """There is no such request for approval."""
+
+    code = "approval_not_found"
+
+
 class ConflictError(AlcoveError):
     """The request does not fit the present state."""
 
@@ -222,6 +229,12 @@ class RunEndedError(ConflictError):
     """The run has ended, or is lost; nothing of it takes effect any more."""
 
     code = "run_ended"
+
+
+class ApprovalDecidedError(ConflictError):
+    """The request for approval has an answer already."""
+
+    code = "approval_decided"
 
 
 class SessionExpiredError(ConflictError):

@@ -174,7 +174,16 @@ RUN_TREE: Final = 10_000  # runs of one tree that are looked through when a gran
 GRANTS_KNOWN: Final = 10_000  # runs whose rights are in memory; the one that came first is looked up anew
 GRANTS_KNOWN_RESOURCES: Final = 1_000_000  # of them all together: about 200 MB
 CHECKS: Final = 1000  # decisions in one request
-REASON_CHARS: Final = 1024  # why a grant was revoked or narrowed
+REASON_CHARS: Final = 1024  # why a grant was revoked or narrowed, or a request answered so
+
+# Approvals.
+APPROVAL_S: Final = 3600  # how long a run waits for a person, when it does not say otherwise; then it is a no
+APPROVAL_S_MAX: Final = 7 * 86400  # a run holds its session meanwhile
+APPROVAL_BYTES: Final = 64 * KIB  # arguments as JSON: a person has to read them
+APPROVAL_MESSAGE_CHARS: Final = 4 * KIB
+APPROVALS_WAITING: Final = 16  # open requests of one run
+APPROVALS: Final = 1000  # requests of one run at all: more is a loop, and nobody reads them
+APPROVAL_WAIT_S: Final = 60  # one wait for an answer over HTTP: proxies cut longer ones
 
 # Audit.
 AUDIT_BATCH: Final = 200  # rows that one transaction writes or erases: 5 ms, so that it delays nobody for long

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from alcove import limits
+from alcove.agents.base import AgentContext
 from alcove.errors import AlcoveError
 
 
@@ -37,8 +38,15 @@ async def _obey(hub: Any, name: str, *arguments: str) -> Any:
         return (await hub.sessions.create()).id
     if name == "delete":
         return msgspec.to_builtins(await hub.sessions.delete(*arguments, purge=True))
+    if name == "wait_in":
+        hub.agents.register("careful", _careful)
+        return {"run_id": (await hub.runs.start(*arguments, "x", agent="careful")).id}
     answer = getattr(hub.runs, name)(*arguments)
     return msgspec.to_builtins(await answer if inspect.isawaitable(answer) else answer)
+
+
+async def _careful(context: AgentContext) -> str:
+    return (await context.ask("tool", "rm")).status
 
 
 if __name__ == "__main__":

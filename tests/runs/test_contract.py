@@ -1,7 +1,8 @@
-"""Grants and hosted runs keep their contract on every database."""
+"""Grants, hosted runs and approvals keep their contract on every database."""
 
 from __future__ import annotations
 
+from alcove.testing.contract.approvals import ApprovalsContract
 from alcove.testing.contract.grants import GrantsContract
 from alcove.testing.contract.hosted import HostedContract
 
@@ -11,4 +12,8 @@ class TestGrants(GrantsContract):
 
 
 class TestHosted(HostedContract):
+    pass
+
+
+class TestApprovals(ApprovalsContract):
     pass

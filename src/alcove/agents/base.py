@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
+from alcove import limits
+from alcove.errors import ClosedError
+from alcove.rights.approvals import Approval
 from alcove.rights.model import Network
+from alcove.values import Json
 from alcove.workspaces.bound import RunFiles
 
 Kind: TypeAlias = Literal["command", "function"]
@@ -82,6 +86,41 @@ class AgentInfo(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class Ask(Protocol):
+    """Asks a person."""
+
+    async def __call__(
+        self,
+        kind: str,
+        name: str,
+        operation: str = "",
+        arguments: Json = None,
+        *,
+        message: str = "",
+        expires_s: float = limits.APPROVAL_S,
+    ) -> Approval:
+        """Ask, wait for the answer and return it: true for a yes; see `Runs.ask`."""
+        ...
+
+
+async def nobody(
+    kind: str,
+    name: str,
+    operation: str = "",
+    arguments: Json = None,
+    *,
+    message: str = "",
+    expires_s: float = limits.APPROVAL_S,
+) -> Approval:
+    """Stand for a person where there is none.
+
+    Raises:
+        ClosedError: Always.
+    """
+    del kind, name, operation, arguments, message, expires_s
+    raise ClosedError("nobody can be asked here", remedy="take it for a no")
+
+
 class AgentContext(msgspec.Struct, frozen=True, kw_only=True):
     """What a function agent gets.
 
@@ -97,6 +136,8 @@ class AgentContext(msgspec.Struct, frozen=True, kw_only=True):
         drain: Waits until there is room again, for code in the event loop that emits much.
         files: The session's files, to be changed while the run holds it; None in a hub without workspaces. What
             comes by this way never leaves the workspace, whatever a path or a link says.
+        ask: Asks a person whether something may be done, and waits for the answer, which is true for a yes. Meanwhile
+            the run is `waiting` and its time stands still.
     """
 
     session_id: str
@@ -107,3 +148,4 @@ class AgentContext(msgspec.Struct, frozen=True, kw_only=True):
     emit: Callable[[str], None]
     drain: Callable[[], Awaitable[None]]
     files: RunFiles | None = None
+    ask: Ask = nobody

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from contextlib import contextmanager
 
 from alcove import limits
 from alcove.database.op import Database
@@ -29,9 +30,7 @@ class Events:
 
     async def subscribe(self, run_id: str, after: int = 0) -> AsyncIterator[Event]:
         """Yield the events after number `after` as they come, to the run's last one, or until the run is purged."""
-        wake = asyncio.Event()
-        self._listeners.setdefault(run_id, set()).add(wake)
-        try:
+        with self._listening(run_id) as wake:
             more = True
             while more:
                 wake.clear()
@@ -41,6 +40,31 @@ class Events:
                     after = event.n
                 if more and not events:
                     await _wait(wake, limits.EVENT_POLL_S)
+
+    async def looks(self, run_id: str, wait_s: float | None = None) -> AsyncGenerator[None]:
+        """Yield now, and again whenever something of a run may have changed: look anew each time.
+
+        Args:
+            run_id: The run.
+            wait_s: Seconds after which the last one comes; None for no last one.
+        """
+        loop = asyncio.get_running_loop()
+        until = None if wait_s is None else loop.time() + wait_s
+        with self._listening(run_id) as wake:
+            while True:
+                wake.clear()
+                yield
+                left_s = limits.EVENT_POLL_S if until is None else min(limits.EVENT_POLL_S, until - loop.time())
+                if left_s <= 0:
+                    return
+                await _wait(wake, left_s)
+
+    @contextmanager
+    def _listening(self, run_id: str) -> Generator[asyncio.Event]:
+        wake = asyncio.Event()
+        self._listeners.setdefault(run_id, set()).add(wake)
+        try:
+            yield wake
         finally:
             listeners = self._listeners.get(run_id, set())
             listeners.discard(wake)

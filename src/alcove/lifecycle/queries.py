@@ -85,8 +85,13 @@ def _audited(now: Micros, witness: Witness | None, session_id: str, found: Row, 
 
 def purge_run(now: Micros, run_id: str, limit: int) -> Steps[Gone]:
     """Remove up to `limit` answers or events of a run; with none left its grant and itself: then `runs` is 1."""
-    if rows := (yield from _some("idempotency", "scope", f"report:{run_id}", "key", limit)):
-        return Gone(rows=rows)
+    for table, column, value, order in (
+        ("idempotency", "scope", f"report:{run_id}", "key"),
+        ("idempotency", "scope", f"approval:{run_id}", "key"),
+        ("approvals", "run_id", run_id, "id"),
+    ):
+        if rows := (yield from _some(table, column, value, order, limit)):
+            return Gone(rows=rows)
     events = yield from _some("events", "run_id", run_id, "n", limit)
     rows = events
     if events == limit:

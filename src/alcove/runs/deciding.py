@@ -14,7 +14,7 @@ from alcove.rights.writing import within
 from alcove.runs.grant_queries import Standing
 from alcove.runs.granting import effective, revoked
 from alcove.runs.grants import Grant
-from alcove.runs.model import RunStatus
+from alcove.runs.model import LIVE
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -117,9 +117,7 @@ class Known:
     def _refused(self, standing: Standing) -> Decision | None:
         name = f"run {standing.run_id}"
         if standing.ended:
-            how = (
-                "was not heard of in time" if standing.status == RunStatus.RUNNING else f"has ended ({standing.status})"
-            )
+            how = "was not heard of in time" if standing.status in LIVE else f"has ended ({standing.status})"
             return Decision(False, "finished", f"{name} {how}")
         if revoked(standing):
             reasons = [change.reason for change in standing.changes if change.kind == "revoke" and change.reason]

@@ -11,7 +11,7 @@ from alcove.clock import Micros
 from alcove.database.op import Statement, Steps
 from alcove.errors import RunNotFoundError, SessionNotFoundError
 from alcove.rights.model import Rights, read_rights, written
-from alcove.runs.model import NewRun, RunStatus
+from alcove.runs.model import LIVE, NewRun
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -82,7 +82,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def ended(self) -> bool:
         """Whether the run has ended, or was not heard of in time, whether that has been written or not."""
-        return self.status != RunStatus.RUNNING or 0 < self.due_us <= self.now
+        return self.status not in LIVE or 0 < self.due_us <= self.now
 
 
 def standing(now: Micros, run_id: str, known: bool) -> Steps[Standing | None]:

@@ -27,7 +27,8 @@ from alcove.messages.rules import stored
 from alcove.principals.rules import digest
 from alcove.rights.model import Rights
 from alcove.runs import hosted_queries
-from alcove.runs.checking import Checks, Whose
+from alcove.runs.approvals import Approvals
+from alcove.runs.checking import Whose
 from alcove.runs.granting import new_run
 from alcove.runs.grants import Asked
 from alcove.runs.hosted_queries import Reported
@@ -58,7 +59,7 @@ class Bearer(NamedTuple):
     owner: Whose
 
 
-class HostedRuns(Checks):
+class HostedRuns(Approvals):
     """Keeps runs that a host framework executes.
 
     Args:
@@ -80,9 +81,8 @@ class HostedRuns(Checks):
         clock: Clock | None = None,
         audit: Audit | None = None,
     ) -> None:
-        super().__init__(database, clock, audit=audit)
+        super().__init__(database, events=events, clock=clock, audit=audit)
         self._sessions = sessions
-        self._events = events
         self._agents = agents
         self._tokens: dict[str, str] = {}
 

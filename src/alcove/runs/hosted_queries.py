@@ -17,7 +17,7 @@ from alcove.events.model import FINISHED, NewEvent
 from alcove.messages import queries as messages
 from alcove.messages.model import Stored
 from alcove.messages.rules import placed, turns_opened
-from alcove.runs import grant_queries
+from alcove.runs import approval_queries, grant_queries
 from alcove.runs.model import Ending, NewRun, RunStatus
 from alcove.sessions import heads
 from alcove.values import Json
@@ -122,6 +122,7 @@ def finish(now: Micros, run_id: str, ending: Ending, answer: Stored | None) -> S
     )
     if not rows:
         raise (yield from _refusal(now, run_id))
+    yield approval_queries.close(now, run_id)
     spoken, seq = yield from _speak(now, rows[0][0], [answer] if answer else [])
     if seq:
         yield Statement("UPDATE runs SET answer_seq = ? WHERE id = ?", (seq, run_id))
@@ -143,6 +144,7 @@ def lose_stale(now: Micros, limit: int) -> Steps[list[str]]:
             (ending.status, ending.error, now, run_id, now),
         )
         if changed:
+            yield approval_queries.close(now, run_id)
             yield from events.add_last(now, run_id, _finished(ending))
             lost.append(run_id)
     return lost

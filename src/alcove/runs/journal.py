@@ -10,14 +10,18 @@ from __future__ import annotations
 import asyncio
 import codecs
 from collections import deque
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
 from alcove import limits
 from alcove.database.op import Database
+from alcove.errors import ClosedError
 from alcove.events.model import NewEvent
 from alcove.events.service import Events
 from alcove.runs import queries
 from alcove.sessions.heads import Fence
+
+T = TypeVar("T")
 
 _PIECE_BYTES: Final = 64  # what a buffered piece takes besides its text
 
@@ -49,6 +53,7 @@ class Journal:
         self._head_end = 0
         self._tail: deque[tuple[int, int]] = deque()
         self._tail_bytes = 0
+        self._turn = asyncio.Lock()  # whoever has it gives events their numbers
 
     async def add(self, stream: str, chunk: bytes) -> None:
         """Take output of a program; waits while more than `limits.JOURNAL_BUFFER_BYTES` are not yet durable."""
@@ -84,14 +89,35 @@ class Journal:
             while not (self.closed and not self._buffer):
                 await self._changed.wait()
                 self._changed.clear()
-                batch, self._buffer, self.buffered = self._buffer, [], 0
-                self._drained.set()
-                for entries in _batches(batch):
-                    await self._write(entries)
+                async with self._turn:
+                    await self._flush()
         finally:
             # A program that goes on talking must not wait for a writer that is no more.
             self.closed = True
             self._drained.set()
+        async with self._turn:
+            return  # what is written beside has its number: none is given after this
+
+    async def beside(self, write: Callable[[int], Awaitable[tuple[T, bool]]]) -> T:
+        """Have one event written in somebody's own transaction, after all that was said before it.
+
+        Has to run to its end: whoever may be cancelled makes it a task and shields that.
+
+        Args:
+            write: Is given the event's number; returns its result, and whether it wrote the event.
+
+        Raises:
+            ClosedError: The run has ended, or is about to.
+        """
+        async with self._turn:
+            if self.closed:
+                raise ClosedError("the run has ended", remedy="return")
+            await self._flush()
+            result, written = await write(self.next)
+            if written:
+                self.next += 1
+        self._events.wake(self._fence.run_id)
+        return result
 
     def close(self) -> None:
         """Let `write` end once everything is written."""
@@ -99,6 +125,12 @@ class Journal:
             self.add_text(stream, decoder.decode(b"", final=True))
         self.closed = True
         self._changed.set()
+
+    async def _flush(self) -> None:
+        batch, self._buffer, self.buffered = self._buffer, [], 0
+        self._drained.set()
+        for entries in _batches(batch):
+            await self._write(entries)
 
     async def _write(self, entries: list[NewEvent]) -> None:
         dropped = self._account(entries)

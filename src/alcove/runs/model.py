@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
@@ -12,15 +13,19 @@ from alcove.messages.model import TurnStatus
 
 
 class RunStatus(StrEnum):
-    """Where a run is. Everything but `running` is an end."""
+    """Where a run is. Everything but `running` and `waiting` is an end."""
 
     RUNNING = "running"
+    WAITING = "waiting"  # for a person's answer
     FINISHED = "finished"  # the program ended by itself, with any exit code: that is its answer
     FAILED = "failed"  # the agent could not be run, or broke
     CANCELLED = "cancelled"
     TIMED_OUT = "timed_out"
     LOST = "lost"  # whoever looked after it is gone
 
+
+LIVE: Final = frozenset({RunStatus.RUNNING, RunStatus.WAITING})
+"""Where a run is that has not ended."""
 
 TURN_ENDS: dict[str, TurnStatus] = {
     RunStatus.FINISHED: "done",
@@ -85,7 +90,7 @@ class Run(msgspec.Struct, frozen=True):
     @property
     def ended(self) -> bool:
         """Whether it has ended."""
-        return self.status != RunStatus.RUNNING
+        return self.status not in LIVE
 
     def as_started(self, *, replayed: bool) -> Run:
         """Return it as it was when it started: what every repetition of the start is answered."""

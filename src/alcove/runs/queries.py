@@ -15,7 +15,7 @@ from alcove.events.model import FINISHED, NewEvent
 from alcove.messages import queries as messages
 from alcove.messages.model import Stored
 from alcove.pages import decode_cursor, encode_cursor
-from alcove.runs import grant_queries
+from alcove.runs import approval_queries, grant_queries
 from alcove.runs.model import TURN_ENDS, Ending, NewRun, Run, RunFilters, RunPage, RunStatus
 from alcove.sessions import heads
 from alcove.sessions.heads import Fence
@@ -111,6 +111,7 @@ def _close(now: Micros, session_id: str, run_id: str, turn: int, ending: Ending,
         "UPDATE runs SET status = ?, exit_code = ?, error = ?, answer_seq = ?, ended_at = ? WHERE id = ?",
         (ending.status, ending.exit_code, ending.error, answer_seq, now, run_id),
     )
+    yield approval_queries.close(now, run_id)
 
 
 def _answered(seq: int, turn: int, answer: Stored, ending: Ending) -> NewEvent:
@@ -224,8 +225,12 @@ def lose(now: Micros, run_id: str, holder: str) -> Steps[bool]:
 
 
 def ask_cancel(now: Micros, run_id: str) -> Steps[Run]:
-    """Note that a run is to be cancelled; whoever looks after it sees it at the next renewal."""
-    yield Statement("UPDATE runs SET cancelling = 1 WHERE id = ? AND ended_at = 0", (run_id,))
+    """Note that a run is to be cancelled; whoever looks after it sees it at the next renewal. It waits no more."""
+    rows = yield Statement(
+        "UPDATE runs SET cancelling = 1, status = 'running' WHERE id = ? AND ended_at = 0 RETURNING id", (run_id,)
+    )
+    if rows:
+        yield approval_queries.close(now, run_id)
     return (yield from get(now, run_id))
 
 

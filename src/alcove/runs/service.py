@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 
 from alcove import ids, limits
 from alcove.agents.base import Line, Prompt
@@ -29,6 +30,7 @@ from alcove.messages.model import Draft, Stored
 from alcove.messages.rules import stored
 from alcove.messages.service import Messages
 from alcove.runs import holder, queries
+from alcove.runs.approvals import Asking, Desk
 from alcove.runs.deciding import Check, Decision
 from alcove.runs.granting import Built, new_run
 from alcove.runs.grants import Asked
@@ -81,6 +83,7 @@ class Runs(HostedRuns):
         self._live: dict[str, tuple[Supervisor, asyncio.Task[Run]]] = {}
         self._closing = False
         workshop.on_refused = self._tell_refused
+        workshop.asking = partial(Asking, self)
 
     async def start(
         self,
@@ -177,7 +180,7 @@ class Runs(HostedRuns):
         if replayed:
             await job.work.clean()
             return (await self.get(started.run_id)).as_started(replayed=True)
-        supervisor = Supervisor(self._database, self._events, started, job.work)
+        supervisor = Supervisor(self._database, self._events, started, job.work, built.lifetime_s)
         task = asyncio.create_task(supervisor.supervise(), name=f"run {run_id}")
         self._live[run_id] = (supervisor, task)
         task.add_done_callback(lambda done: self._forget(run_id, done))
@@ -292,6 +295,7 @@ class Runs(HostedRuns):
             await asyncio.sleep(limits.LEASE_S)
             try:
                 await self.sweep_stale()
+                await self.sweep_expired()
                 await self.recover()
             except DatabaseError:
                 _log.exception("lost runs could not be looked for")
@@ -317,6 +321,10 @@ class Runs(HostedRuns):
     def _check_open(self) -> None:
         if self._closing:
             raise ClosedError("no more runs are started here: Alcove is stopping", remedy="try again later")
+
+    def _desk(self, run_id: str) -> Desk | None:
+        live = self._live.get(run_id)
+        return live[0] if live else None
 
     async def _end_withdrawn(self, run_id: str) -> None:
         await self.cancel(run_id)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from math import inf
 
 import msgspec
 
@@ -15,10 +16,14 @@ from alcove.errors import AlcoveError, DatabaseError, LimitError, StaleEpochErro
 from alcove.events.service import Events
 from alcove.messages.model import Draft, Stored
 from alcove.messages.rules import stored
-from alcove.runs import queries
+from alcove.rights.approvals import Approval, ApprovalStatus, Question, cleaned
+from alcove.runs import approval_queries, queries
+from alcove.runs.approval_queries import Place, Put
+from alcove.runs.approvals import Write
 from alcove.runs.journal import Journal
 from alcove.runs.model import Ending, Run, RunStatus
 from alcove.runs.queries import Started
+from alcove.runs.walltime import WallTime
 from alcove.sessions.heads import Fence
 from alcove.values import Metadata
 from alcove.workspaces.model import Usage
@@ -45,9 +50,19 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Supervisor:
-    """The one writer of a live run. `stopped` resolves to the status that the run is to end with."""
+    """The one writer of a live run. `stopped` resolves to the status that the run is to end with.
 
-    def __init__(self, database: Database, events: Events, started: Started, work: Work) -> None:
+    Args:
+        database: Where it is written.
+        events: Carries what it says.
+        started: The run.
+        work: What it does.
+        lifetime_s: Seconds until its grant expires; infinite when that ends with the run.
+    """
+
+    def __init__(
+        self, database: Database, events: Events, started: Started, work: Work, lifetime_s: float = inf
+    ) -> None:
         self.started = started
         self.fence = Fence(started.run_id, started.epoch)
         # `run.queued` and the user's message were written with the start.
@@ -57,6 +72,8 @@ class Supervisor:
         self._events = events
         self._work = work
         self._reason = self._limit = ""
+        self._time = WallTime(work.timeout_s, lifetime_s, lambda: self.stop(RunStatus.TIMED_OUT))
+        self._waits: set[asyncio.Task[None]] = set()
 
     def stop(self, status: RunStatus) -> None:
         """End the run with this status, unless it is ending already."""
@@ -76,9 +93,48 @@ class Supervisor:
         self.journal.next += 1
         self._events.wake(self.started.run_id)
 
+    def cleaned(self, asked: Question) -> Question:
+        """Return a question without the secrets that the run was given."""
+        return cleaned(asked, self._work.redact)
+
+    async def put(self, write: Write, wait: Callable[[str], Awaitable[Approval]]) -> Put:
+        """Have a question written in the run's journal; its time stands still until it is answered.
+
+        Raises:
+            ClosedError: The run has ended, or is about to.
+        """
+        return await asyncio.shield(asyncio.create_task(self._put(write, wait)))
+
+    async def _put(self, write: Write, wait: Callable[[str], Awaitable[Approval]]) -> Put:
+        async def place(n: int) -> tuple[Put, bool]:
+            put = await write(Place(self.started.session_id, self.fence, n))
+            return put, put.new
+
+        put = await self.journal.beside(place)
+        if put.new and not self.stopped.done():
+            task = asyncio.create_task(self._wait(put.approval_id, wait))
+            self._waits.add(task)
+            task.add_done_callback(self._waits.discard)
+        return put
+
+    async def _wait(self, approval_id: str, wait: Callable[[str], Awaitable[Approval]]) -> None:
+        self._time.stand()
+        try:
+            approval = await wait(approval_id)
+            if approval.status != ApprovalStatus.CANCELLED:
+                await self.journal.beside(lambda n: self._decided(n, approval))
+        except AlcoveError:
+            _log.warning("answer not followed", exc_info=True, extra={"run_id": self.started.run_id})
+        finally:
+            self._time.go_on()
+
+    async def _decided(self, n: int, approval: Approval) -> tuple[None, bool]:
+        entries = [approval_queries.decided(approval)]
+        await self._database.write(queries.journal, self.started.session_id, self.fence, n, entries, None)
+        return None, True
+
     async def supervise(self) -> Run:
         """Do the work, end the run and return it. Runs as a task of its own; whoever waits may go away."""
-        timer = asyncio.get_running_loop().call_later(self._work.timeout_s, self.stop, RunStatus.TIMED_OUT)
         lease = asyncio.create_task(self._keep_lease())
         writing = asyncio.create_task(self._write_journal())
         try:
@@ -89,10 +145,11 @@ class Supervisor:
                 ending = msgspec.structs.replace(ending, status=RunStatus.FAILED, error=problem)
             run = await self._end(ending)
         finally:
-            timer.cancel()
-            for task in (lease, writing):
+            self._time.cancel()
+            tasks = (lease, writing, *self._waits)
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(lease, writing, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self._work.clean()
             self._events.wake(self.started.run_id)
         _log.info(

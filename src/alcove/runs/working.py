@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from alcove import ids, limits
-from alcove.agents.base import AgentContext, AgentInfo, Line, Prompt
+from alcove.agents.base import AgentContext, AgentInfo, Ask, Line, Prompt, nobody
 from alcove.agents.catalog import Agent
 from alcove.agents.command import CommandAgent
 from alcove.agents.function import FunctionAgent
@@ -79,6 +79,7 @@ class Workshop:
         self._bounds = bounds or Limits()
         self.door: Door | None = None
         self.on_refused: Refusals = _tell_nobody
+        self.asking: Callable[[str], Ask] = _ask_nobody
         self._workspaces = workspaces
         self._messages = messages
         self._open_sandbox = sandbox
@@ -202,6 +203,7 @@ class Workshop:
                 emit=voice.emit,
                 drain=voice.drain,
                 files=RunFiles(self._workspaces, session_id, supervisor.fence) if self._workspaces else None,
+                ask=self.asking(run_id),
             )
             answering = asyncio.create_task(agent.answer(context))
             await asyncio.wait({answering, supervisor.stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -220,6 +222,11 @@ class Workshop:
 
 def _tell_nobody(run_id: str, refused: Refused) -> None:
     del run_id, refused
+
+
+def _ask_nobody(run_id: str) -> Ask:
+    del run_id
+    return nobody
 
 
 class _Look:

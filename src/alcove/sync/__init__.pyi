@@ -29,8 +29,9 @@ from alcove.messages import (
 )
 from alcove.objects import model as _alcove_objects_model
 from alcove.principals import model as _alcove_principals_model
-from alcove.rights import model as _alcove_rights_model
+from alcove.rights import approvals as _alcove_rights_approvals, model as _alcove_rights_model
 from alcove.runs import (
+    approval_queries as _alcove_runs_approval_queries,
     checking as _alcove_runs_checking,
     deciding as _alcove_runs_deciding,
     granting as _alcove_runs_granting,
@@ -303,6 +304,9 @@ class Dialogs:
 
 class Events:
     """Reads the events of runs, and waits for more."""
+    def looks(self, run_id: str, wait_s: float | None = None) -> _contextlib.AbstractContextManager[None]:
+        """Yield now, and again whenever something of a run may have changed: look anew each time."""
+
     def read(self, run_id: str, after: int = 0, limit: int = 500) -> list[_alcove_events_model.Event]:
         """Return the events after number `after`, at most `limit` (and the gaps between them)."""
 
@@ -501,6 +505,47 @@ class Runs:
     def live_count(self) -> int: ...
     @property
     def resolver(self) -> _alcove_runs_granting.Resolver | None: ...
+    def answer(
+        self, run_id: str, approval_id: str, *, wait_s: float | None = None
+    ) -> _alcove_rights_approvals.Approval:
+        """Wait until a request is answered, its time has run out or its run has ended, and return it."""
+
+    def approval(self, run_id: str, approval_id: str) -> _alcove_rights_approvals.Approval:
+        """Return a request of a run as it stands."""
+
+    def approvals(
+        self,
+        run_id: str | None = None,
+        *,
+        tenant: str | None = None,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        waiting: bool = False,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> _alcove_runs_approval_queries.ApprovalPage:
+        """List requests, newest first; every given filter must hold."""
+
+    def approve(
+        self, run_id: str, approval_id: str, *, reason: str = "", by: str = "local"
+    ) -> _alcove_rights_approvals.Approval:
+        """Say yes to a request of a run, for these parameters and this once. Twice is the first answer again."""
+
+    def ask(
+        self,
+        run_id: str,
+        kind: str,
+        name: str,
+        operation: str = "",
+        arguments: _alcove_values.Json = None,
+        *,
+        message: str = "",
+        expires_s: float = 3600,
+        idempotency_key: str | None = None,
+        by: str = "library",
+    ) -> _alcove_rights_approvals.Approval:
+        """Ask a person whether a run may do this, and return the request; the run is `waiting` from then on."""
+
     def authorize(
         self, run_id: str, checks: _collections_abc.Sequence[_alcove_runs_deciding.Check], *, fresh: bool = False
     ) -> _builtins.list[_alcove_runs_deciding.Decision]:
@@ -527,6 +572,16 @@ class Runs:
 
     def close(self, drain_s: float = 0) -> None:
         """Start no more runs, give the live ones `drain_s` seconds to end, then cancel them and wait."""
+
+    def decide(
+        self, run_id: str, approval_id: str, *, approved: bool, reason: str = "", by: str = "local"
+    ) -> tuple[_alcove_rights_approvals.Approval, bool]:
+        """Answer a request; return it, and whether that is an earlier answer again. Raises what `approve` does."""
+
+    def deny(
+        self, run_id: str, approval_id: str, *, reason: str = "", by: str = "local"
+    ) -> _alcove_rights_approvals.Approval:
+        """Say no to a request of a run: see `approve`."""
 
     def events(self, run_id: str, after: int = 0) -> _alcove_sync_doors.BlockingIterator[_alcove_events_model.Event]:
         """Yield the events of a run after number `after`, to its last one, waiting for those to come."""
@@ -644,6 +699,9 @@ class Runs:
         self, session_id: str, message: str, *, agent: str | None = None, timeout_s: float | None = None
     ) -> _alcove_sync_doors.BlockingIterator[_alcove_events_model.Event]:
         """Start a run and yield its events to the last one. Leaving early does not cancel it."""
+
+    def sweep_expired(self) -> int:
+        """Write that requests were not answered in time; return how many. Done again and again while it is open."""
 
     def sweep_stale(self) -> int:
         """Mark hosted runs lost that were not heard of in time; return how many. Done again and again while it is open."""
