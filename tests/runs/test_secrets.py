@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 from collections.abc import AsyncIterator
@@ -167,8 +168,14 @@ async def test_what_an_error_says_of_a_run_has_no_value(hub: Alcove, monkeypatch
     await _nowhere(hub, VALUE)
 
 
-async def test_a_run_finds_nothing_of_the_process_that_started_it(folder: Path, keys: Path) -> None:
+@pytest.mark.parametrize("rung", ["userns", "bwrap", "landlock"])
+async def test_a_run_finds_nothing_of_the_process_that_started_it(
+    folder: Path, keys: Path, rung: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Environment, arguments, descriptors, database, configuration and the files of secrets of a real process."""
+    monkeypatch.setenv("ALCOVE_SANDBOX", rung)
+    if rung == "landlock" and os.geteuid():
+        monkeypatch.setenv("ALCOVE_SANDBOX_MINIMUM", "file_read,file_write,processes,signals")
     home = folder.parent / ".alcove"
     async with Other(folder) as server, alcove.hub.open(workspaces=folder) as hub:
         victim = await hub.sessions.create(title="canary-of-the-database")
@@ -178,7 +185,7 @@ async def test_a_run_finds_nothing_of_the_process_that_started_it(folder: Path, 
         reply = await hub.runs.reply(run["id"])
         found = subprocess.run(["bash", "-c", script], capture_output=True, text=True).stdout.split()
         assert victim.id not in reply.text
-    assert reply.run.exit_code == 0
+    assert (reply.run.exit_code, reply.run.rung) == (0, rung)
     assert reply.text == "hunted"
     # The negative control: whoever is not confined finds all of it.
     assert found == ["environment", "arguments", "descriptors", "database", "configuration", "file", "hunted"]

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,43 @@ namespaces.{function} = fail
     error = await refused(world, broken(code))
     assert error.details == {"step": step, "errno": 5}
     assert "on purpose" in error.message
+
+
+DEATHS = [
+    *("supervisor._prepare", "supervisor._serve", "supervisor.keep_only", "supervisor.read_plan", "supervisor._hear"),
+    *("supervisor._drop", "supervisor._attend", "namespaces.furnish", "namespaces.name_host", "namespaces.grant"),
+]
+SHOW = "cat /proc/self/status > shown; exec sleep {}"
+
+
+@pytest.mark.parametrize("function", DEATHS)
+async def test_a_supervisor_that_dies_anywhere_leaves_nothing_and_nothing_ran_unconfined(
+    confined_world: World, broken: Callable[[str], Spawner], function: str
+) -> None:
+    # Not by a signal of its own: the kernel lets none of those reach the first process of a namespace.
+    code = f"import os\nfrom alcove.sandbox import namespaces, supervisor\n{function} = lambda *_, **__: os._exit(9)"
+    token = new_token()
+    policy = confined_world.policy("/bin/sh", "-c", SHOW.format(token))
+    spawner = broken(code)
+    with suppress(LaunchError):
+        process = await spawner.start(policy.plan(confined_world.sandbox.rung), b"")
+        if function.startswith("namespaces") and confined_world.sandbox.rung != "userns":
+            await process.kill()  # nothing died: this rung makes no view by itself
+        await finish(process)
+    await until(lambda: not processes_with(token))
+    assert "Seccomp:\t0" not in shown(confined_world)
+
+
+def shown(world: World) -> str:
+    """What a program has shown of itself, as far as it came."""
+    path = Path(world.session(), "shown")
+    return path.read_text() if path.exists() else ""
+
+
+async def test_what_shows_that_a_program_is_confined_is_not_there_by_itself(opened: Callable[..., Any]) -> None:
+    world = await opened("none")
+    await world.shell(SHOW.format(0))
+    assert "Seccomp:\t0" in shown(world)
 
 
 async def test_no_namespaces_is_a_failed_clone(opened: Callable[..., Any], broken: Callable[[str], Spawner]) -> None:

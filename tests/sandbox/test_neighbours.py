@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sandbox.conftest import PYTHON, ROOT, UIDS, World, line
+from sandbox.conftest import PYTHON, ROOT, UIDS, World, line, new_token
 
 LOOK = (
     "import glob\n"
@@ -91,3 +94,99 @@ async def test_what_was_opened_is_reached_where_nothing_confines(opened: Callabl
     reached = (await world.python(REACH, folder)).stdout.split()
     assert reached == [b"connect", b"stat", b"enter", b"mark", b"touch"]
     await process.kill()
+
+
+HEAR = (
+    "import os, signal, sys\n"
+    "signal.signal(signal.SIGURG, lambda *_: os.write(1, b'hit\\n'))\n"
+    "print('up', flush=True)\n"
+    "while True: signal.pause()"
+)
+# As owner of a file, somebody else is signalled by the kernel when it can be read: SIGURG, which harms nobody.
+OWN = (
+    "import fcntl, os, socket, struct, sys\n"
+    "a, b = socket.socketpair()\n"
+    "for command, value in ((fcntl.F_SETOWN, int(sys.argv[1])), (15, struct.pack('ii', 1, int(sys.argv[1])))):\n"
+    "    try: fcntl.fcntl(a, command, value); print('owner')\n"
+    "    except OSError: print('refused')\n"
+    "    fcntl.fcntl(a, 10, 23)\n"
+    "    fcntl.fcntl(a, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)\n"
+    "    b.send(b'x')"
+)
+
+
+async def heard(listener: asyncio.subprocess.Process) -> bytes:
+    """Return what a process has said once it has been sent a signal that it certainly gets."""
+    assert listener.stdout
+    listener.send_signal(signal.SIGTERM)
+    said = await listener.stdout.read()
+    await listener.wait()
+    return said
+
+
+async def listening(uid: int | None) -> asyncio.subprocess.Process:
+    """Start somebody who tells of each SIGURG, outside of every sandbox."""
+    user = {"user": uid, "group": uid, "extra_groups": []} if uid is not None else {}
+    listener = await asyncio.create_subprocess_exec(PYTHON, "-I", "-S", "-c", HEAR, stdout=subprocess.PIPE, **user)
+    assert listener.stdout
+    assert await listener.stdout.readline() == b"up\n"
+    return listener
+
+
+async def test_nobody_is_signalled_as_the_owner_of_a_file(confined_world: World) -> None:
+    """The server's own user and the run's own uid: neither hears of it."""
+    for uid in (None, UIDS[0]) if ROOT else (None,):
+        listener = await listening(uid)
+        said = await confined_world.python(OWN, str(listener.pid))
+        assert said.stdout.split(), said
+        assert await heard(listener) == b""
+
+
+async def test_the_owner_of_a_file_is_signalled_where_nothing_confines(opened: Callable[..., Any]) -> None:
+    world = await opened("none")
+    listener = await listening(UIDS[0] if ROOT else None)
+    assert (await world.python(OWN, str(listener.pid))).stdout.split() == [b"owner", b"owner"]
+    assert b"hit\n" in await heard(listener)
+
+
+PLANT = (
+    "import os, sys\n"
+    "own, *places = sys.argv[1:]\n"
+    "for place in places:\n"
+    "    try: os.symlink(own, place + '/planted-' + os.path.basename(own)); print(place)\n"
+    "    except OSError: pass"
+)
+
+
+def places(world: World) -> list[str]:
+    """Where programs of different users meet, and the folders that the server works in."""
+    return [
+        "/tmp",
+        "/var/tmp",
+        "/dev/shm",
+        str(world.base),
+        str(world.base / ".alcove"),
+        str(world.base / ".alcove/temp"),
+    ]
+
+
+def planted(world: World, token: str) -> list[str]:
+    """Return where a link of that name lies, and remove it."""
+    found = [place for place in places(world) if os.path.lexists(f"{place}/planted-{token}")]
+    for place in found:
+        os.unlink(f"{place}/planted-{token}")
+    return found
+
+
+async def test_no_name_can_be_planted_where_others_would_meet_it(confined_world: World) -> None:
+    (confined_world.base / ".alcove/temp").mkdir(parents=True)
+    own = f"{confined_world.session()}/{new_token()}"
+    await confined_world.python(PLANT, own, *places(confined_world))
+    assert planted(confined_world, os.path.basename(own)) == []
+
+
+async def test_names_are_planted_where_nothing_confines(opened: Callable[..., Any]) -> None:
+    world = await opened("none")
+    own = f"{world.session()}/{new_token()}"
+    await world.python(PLANT, own, *places(world))
+    assert {"/tmp", "/var/tmp", "/dev/shm"} <= set(planted(world, os.path.basename(own)))

@@ -323,6 +323,44 @@ def test_a_run_reaches_its_own_session_by_its_socket(server: Server, control: Ca
     assert control() == "healthy"
 
 
+PASS = r"""
+python3 - <<'END'
+import array, os, socket
+head = b"GET /api/v1/sessions/" + os.environ["SESSION_ID"].encode() + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+head += b"Authorization: Bearer " + os.environ["ALCOVE_RUN_TOKEN"].encode() + b"\r\n\r\n"
+files = array.array("i", [os.open("/dev/null", os.O_RDONLY) for _ in range(100)])
+codes = set()
+for _ in range(20):
+    with socket.socket(socket.AF_UNIX) as door:
+        door.connect(os.environ["ALCOVE_SOCKET"])
+        for piece in (head[:50], head[50:]):
+            door.sendmsg([piece], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)])
+        codes.add(b"".join(iter(lambda: door.recv(65536), b"")).split()[1])
+print(*codes)
+END
+"""
+
+
+def test_descriptors_that_a_run_sends_to_its_socket_are_not_kept(server: Server) -> None:
+    opened = Path(f"/proc/{server.process.pid}/fd")
+    server.call("POST", "/api/v1/chat", {"message": "true"})
+    before = len(list(opened.iterdir()))
+    answer = server.call("POST", "/api/v1/chat", {"message": PASS})
+    assert answer["response"] == "b'200'", answer
+    assert len(list(opened.iterdir())) <= before + 20  # connections that are not closed yet, of hundreds of files
+
+
+def test_descriptors_that_are_sent_are_there_for_whoever_takes_them() -> None:
+    """The control: what the server does not ask for, the kernel would hand out."""
+    here, there = socket.socketpair()
+    with here, there:
+        socket.send_fds(here, [b"x"], [0] * 100)
+        _, files, _, _ = socket.recv_fds(there, 1, 100)
+    assert len(files) == 100
+    for file in files:
+        os.close(file)
+
+
 @pytest.fixture
 def control(server: Server) -> Callable[[], Any]:
     """The same server answers an administrator."""
