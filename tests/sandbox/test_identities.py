@@ -70,12 +70,15 @@ def readable() -> Iterator[Path]:
 # What depends most on who starts a program. The rest is nearly the same for everybody, and takes minutes.
 ATTACKS = ("test_attacks.py", "test_neighbours.py", "test_network.py", "test_limits.py")
 EVERYTHING = ("", "../lifecycle/test_locked.py")
+TOOLS = ("test_toolchains.py",)
 
 
 @pytest.mark.skipif(not ROOT, reason="this is an ordinary user already")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    "names", [ATTACKS, pytest.param(EVERYTHING, marks=pytest.mark.long)], ids=["attacks", "everything"]
+    "names",
+    [ATTACKS, *(pytest.param(names, marks=pytest.mark.long) for names in (EVERYTHING, TOOLS))],
+    ids=["attacks", "everything", "tools"],
 )
 def test_it_holds_for_an_ordinary_user(readable: Path, names: tuple[str, ...]) -> None:
     path, here = sys.path, Path(__file__)
@@ -86,7 +89,12 @@ def test_it_holds_for_an_ordinary_user(readable: Path, names: tuple[str, ...]) -
     if python is None:
         pytest.skip("no Python of this version that another user may execute")
     options = ["-q", "-p", "no:cacheprovider", "-p", "no:randomly"]
-    options += [f"--ignore={here}", *(str(here.parent / name) for name in names)]
+    options += [
+        "-m",
+        "long" if names is TOOLS else "not long",
+        f"--ignore={here}",
+        *(str(here.parent / name) for name in names),
+    ]
     done = as_nobody(python, "-B", "-m", "pytest", *options, path=path, timeout_s=280)
     assert done.returncode == 0, done.stdout[-5000:]
     assert " passed" in done.stdout

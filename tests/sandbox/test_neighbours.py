@@ -126,8 +126,13 @@ async def heard(listener: asyncio.subprocess.Process) -> bytes:
 
 async def listening(uid: int | None) -> asyncio.subprocess.Process:
     """Start somebody who tells of each SIGURG, outside of every sandbox."""
-    user = {"user": uid, "group": uid, "extra_groups": []} if uid is not None else {}
-    listener = await asyncio.create_subprocess_exec(PYTHON, "-I", "-S", "-c", HEAR, stdout=subprocess.PIPE, **user)
+    listener = await asyncio.create_subprocess_exec(
+        *(PYTHON, "-I", "-S", "-c", HEAR),
+        stdout=subprocess.PIPE,
+        user=uid,
+        group=uid,
+        extra_groups=[] if ROOT else None,
+    )
     assert listener.stdout
     assert await listener.stdout.readline() == b"up\n"
     return listener

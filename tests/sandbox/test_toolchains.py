@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -58,6 +61,23 @@ class It(unittest.TestCase):
 END
 PY -m unittest -q test_it 2>&1 | tail -1
 """
+PYTEST = """
+cat > test_it.py <<'END'
+import pytest
+@pytest.mark.parametrize("number", range(3))
+def test_numbers(number, tmp_path):
+    (tmp_path / "file").write_text(str(number))
+    assert (tmp_path / "file").read_text() == str(number)
+END
+PYTHONPATH=lib PY -m pytest -q -p no:cacheprovider test_it.py 2>&1 | tail -1
+"""
+PYTEST_NEEDS = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments", "py")
+NPM = """
+mkdir mine && cd mine && npm init -y > /dev/null && echo 'module.exports = 42' > index.js && npm pack --silent && cd ..
+mkdir app && cd app && npm init -y > /dev/null
+npm install --offline --no-audit --no-fund --silent ../mine/mine-1.0.0.tgz
+npm pkg set scripts.answer="node -p 'require(\\\"mine\\\")'" && npm run --silent answer
+"""
 PTY = """
 PY -c 'import pty, sys; sys.exit(pty.spawn(["sh", "-c", "test -t 0 && stty size && tty && echo on it"]) >> 8)'
 """
@@ -96,6 +116,26 @@ async def test_pip_installs_a_package(confined_world: World) -> None:
 
 async def test_a_test_suite(confined_world: World) -> None:
     assert await answer(confined_world, TESTS) == b"OK\n"
+
+
+async def test_pytest(confined_world: World) -> None:
+    lib = Path(confined_world.session()) / "lib"
+    lib.mkdir()
+    for name in PYTEST_NEEDS:
+        spec = importlib.util.find_spec(name)
+        assert spec
+        assert spec.origin
+        if spec.submodule_search_locations:
+            shutil.copytree(Path(spec.origin).parent, lib / name)
+        else:
+            shutil.copy(spec.origin, lib)
+    subprocess.run(["chmod", "-R", "a+rX", lib], check=True)
+    assert (await answer(confined_world, PYTEST)).startswith(b"3 passed")
+
+
+async def test_npm(confined_world: World) -> None:
+    assert shutil.which("npm"), "apt-get install npm: this test is long, and asked for by name"
+    assert await answer(confined_world, NPM) == b"mine-1.0.0.tgz\n42\n"
 
 
 async def test_a_terminal(confined_world: World, confined: Rung) -> None:
