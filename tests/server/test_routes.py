@@ -32,7 +32,7 @@ def test_every_route_has_a_permission_a_description_and_a_line_in_the_docs(route
 
 def test_a_run_may_only_read_ask_what_it_may_and_say_how_it_goes() -> None:
     written = {route.permission for route in ROUTES if route.run and route.method != "GET"}
-    assert written == {"runs.authorize", "runs.report"}
+    assert written == {"runs.ask", "runs.authorize", "runs.report"}
     for route in ROUTES:
         if route.run:
             assert "session_id" in route.parameters or "run_id" in route.parameters

@@ -41,6 +41,9 @@ LEAST: Final[dict[str, Role]] = {
     "messages.read": Role.USER,
     "messages.update": Role.USER,
     "metrics.read": Role.ADMIN,
+    # A session's own user may say what is done in it; no run has this.
+    "runs.approve": Role.USER,
+    "runs.ask": Role.SERVICE,
     "runs.authorize": Role.SERVICE,
     "runs.cancel": Role.USER,
     "runs.read": Role.USER,

@@ -49,6 +49,7 @@ class Approval(msgspec.Struct, frozen=True):
         created_us: When it was asked.
         expires_us: From when on it is denied.
         decided_us: When it was answered, 0 while it waits.
+        replayed: Whether an earlier call did what this one was to do.
     """
 
     id: str
@@ -69,6 +70,7 @@ class Approval(msgspec.Struct, frozen=True):
     created_us: Micros
     expires_us: Micros
     decided_us: Micros
+    replayed: bool = False
 
     def __bool__(self) -> bool:
         return self.status == ApprovalStatus.APPROVED

@@ -60,10 +60,12 @@ class Put(msgspec.Struct, frozen=True):
     Attributes:
         approval_id: The request.
         new: Whether it was written now; the same question that is still open is not asked twice.
+        replayed: Whether an earlier call with the same idempotency key wrote it.
     """
 
     approval_id: str
     new: bool
+    replayed: bool = False
 
 
 class ApprovalFilters(msgspec.Struct, frozen=True, kw_only=True):

@@ -108,7 +108,7 @@ class Approvals(Checks):
             put, replayed = await write_once(
                 self._database, request, Put, approval_queries.ask, asked, place, request, witness
             )
-            return Put(put.approval_id, put.new and not replayed)
+            return Put(put.approval_id, new=put.new and not replayed, replayed=replayed)
 
         async def wait(approval_id: str) -> Approval:
             return await self.answer(run_id, approval_id)
@@ -116,7 +116,7 @@ class Approvals(Checks):
         put = await (desk.put(write, wait) if desk else write(None))
         self._events.wake(run_id)
         _log.info("approval asked", extra={"run_id": run_id, "approval_id": put.approval_id})
-        return await self.approval(run_id, put.approval_id)
+        return msgspec.structs.replace(await self.approval(run_id, put.approval_id), replayed=put.replayed)
 
     async def approve(self, run_id: str, approval_id: str, *, reason: str = "", by: str = "local") -> Approval:
         """Say yes to a request of a run, for these parameters and this once. Twice is the first answer again.
@@ -132,16 +132,13 @@ class Approvals(Checks):
             ApprovalDecidedError: It was answered otherwise, nobody did in time, or the run has ended.
             NotPermittedError: A run answers.
         """
-        return (await self.decide(run_id, approval_id, approved=True, reason=reason, by=by))[0]
+        return await self._decide(run_id, approval_id, ApprovalStatus.APPROVED, reason, by)
 
     async def deny(self, run_id: str, approval_id: str, *, reason: str = "", by: str = "local") -> Approval:
         """Say no to a request of a run: see `approve`."""
-        return (await self.decide(run_id, approval_id, approved=False, reason=reason, by=by))[0]
+        return await self._decide(run_id, approval_id, ApprovalStatus.DENIED, reason, by)
 
-    async def decide(
-        self, run_id: str, approval_id: str, *, approved: bool, reason: str = "", by: str = "local"
-    ) -> tuple[Approval, bool]:
-        """Answer a request; return it, and whether that is an earlier answer again. Raises what `approve` does."""
+    async def _decide(self, run_id: str, approval_id: str, status: str, reason: str, by: str) -> Approval:
         ids.name(reason[: limits.ID_CHARS], field="reason", empty=True)
         if len(reason) > limits.REASON_CHARS:
             raise TooLargeError(
@@ -152,13 +149,12 @@ class Approvals(Checks):
             if self._audit:
                 self._audit.denied("approval.refused", "not_permitted", subject=f"run:{run_id}", who=by)
             raise NotPermittedError("no run answers a request", field="by", remedy="let a person do so")
-        status = ApprovalStatus.APPROVED if approved else ApprovalStatus.DENIED
         found, replayed = await self._database.write(
             approval_queries.decide, run_id, approval_id, status, reason, by, witness
         )
         self._events.wake(run_id)
         _log.info("approval decided", extra={"run_id": run_id, "approval_id": approval_id, "status": status, "by": by})
-        return found, replayed
+        return msgspec.structs.replace(found, replayed=replayed)
 
     async def approval(self, run_id: str, approval_id: str) -> Approval:
         """Return a request of a run as it stands.

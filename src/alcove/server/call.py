@@ -202,6 +202,18 @@ class Call:
                 self.denied("foreign", f"run:{run_id}")
             raise RunNotFoundError(f"there is no run {run_id}", field="run_id", run_id=run_id)
 
+    async def own_run(self) -> str:
+        """Return the id of the run in the path: for a run that calls with its own token, only that one.
+
+        Raises:
+            RunNotFoundError: There is none, or it is not the caller's.
+        """
+        run_id = self.path["run_id"]
+        if self.principal.role is Role.RUN and self.principal.run_id != run_id:
+            raise RunNotFoundError(f"there is no run {run_id}", field="run_id", run_id=run_id)
+        await self.reach_run(run_id)
+        return run_id
+
     def _sees_run(self, run_id: str, owner: Whose) -> bool:
         principal = self.principal
         if principal.role is Role.RUN:

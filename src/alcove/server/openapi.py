@@ -53,6 +53,7 @@ _ID: Final = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"}
 _PARAMETERS: Final[dict[str, Node]] = {
     "session_id": {"description": "Which session.", "schema": _ID},
     "run_id": {"description": "Which run.", "schema": _ID},
+    "approval_id": {"description": "Which request.", "schema": _ID},
     "key_id": {"description": "Which key.", "schema": _ID},
     "seq": {"description": "Which message, by its `seq`.", "schema": {"type": "string", "pattern": "^[0-9]{1,18}$"}},
     "hash": {"description": "Which object: its SHA-256 in hex.", "schema": {"type": "string", "maxLength": 64}},

@@ -573,11 +573,6 @@ class Runs:
     def close(self, drain_s: float = 0) -> None:
         """Start no more runs, give the live ones `drain_s` seconds to end, then cancel them and wait."""
 
-    def decide(
-        self, run_id: str, approval_id: str, *, approved: bool, reason: str = "", by: str = "local"
-    ) -> tuple[_alcove_rights_approvals.Approval, bool]:
-        """Answer a request; return it, and whether that is an earlier answer again. Raises what `approve` does."""
-
     def deny(
         self, run_id: str, approval_id: str, *, reason: str = "", by: str = "local"
     ) -> _alcove_rights_approvals.Approval:

@@ -7,6 +7,7 @@ from typing import Final
 from alcove.server.route import Route
 from alcove.server.routes import (
     agents,
+    approvals,
     archives,
     audit,
     chat,
@@ -38,6 +39,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *runs.ROUTES,
     *hosted.ROUTES,
     *grants.ROUTES,
+    *approvals.ROUTES,
     *users.ROUTES,
     *agents.ROUTES,
     *keys.ROUTES,

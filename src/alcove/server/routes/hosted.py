@@ -20,7 +20,6 @@ from alcove.errors import (
     TooLargeError,
 )
 from alcove.messages.model import Draft
-from alcove.principals.model import Role
 from alcove.server.call import Call
 from alcove.server.route import Route
 from alcove.server.routes.grants import GrantBody, asked_for
@@ -122,13 +121,13 @@ async def register(call: Call, body: Registration) -> RegisteredView:
 
 async def heartbeat(call: Call) -> RunView:
     """Say that a hosted run goes on; `cancelling` in the answer tells that somebody asked to cancel it."""
-    return run_view(await call.hub.runs.heartbeat(await _own(call)))
+    return run_view(await call.hub.runs.heartbeat(await call.own_run()))
 
 
 async def report(call: Call, body: Report) -> ReportedView:
     """Write what a hosted run said, all or nothing; it goes on, by that."""
     reported = await call.hub.runs.report(
-        await _own(call),
+        await call.own_run(),
         text=body.text,
         stream=body.stream,
         messages=body.messages,
@@ -140,22 +139,9 @@ async def report(call: Call, body: Report) -> ReportedView:
 async def finish(call: Call, body: Finish) -> RunView:
     """End a hosted run, and with it its authority. Its records stay. A second end is refused."""
     run = await call.hub.runs.finish(
-        await _own(call), status=body.status, text=body.text, error=body.error, exit_code=body.exit_code
+        await call.own_run(), status=body.status, text=body.text, error=body.error, exit_code=body.exit_code
     )
     return run_view(run)
-
-
-async def _own(call: Call) -> str:
-    """Return the run in the path: for a run that calls with its own token, only that one.
-
-    Raises:
-        RunNotFoundError: There is none, or it is not the caller's.
-    """
-    run_id = call.path["run_id"]
-    if call.principal.role is Role.RUN and call.principal.run_id != run_id:
-        raise RunNotFoundError(f"there is no run {run_id}", field="run_id", run_id=run_id)
-    await call.reach_run(run_id)
-    return run_id
 
 
 _RUN: Final = "/api/v1/runs/{run_id}"

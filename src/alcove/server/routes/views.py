@@ -177,7 +177,8 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
         session_id: Where it works; empty for a hosted run without a session.
         turn: The turn that it answers; 0 for a hosted run.
         agent: Who answers.
-        status: `running`, or how it ended: `finished`, `failed`, `cancelled`, `timed_out` or `lost`.
+        status: `running`, `waiting` for a person, or how it ended: `finished`, `failed`, `cancelled`, `timed_out` or
+            `lost`.
         exit_code: The program's, 128 + signal when a signal ended it; null while it runs, for functions, and when no
             end was seen.
         error: Why it failed, empty otherwise.

@@ -9,6 +9,7 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import pytest
 
 from alcove import limits
@@ -70,7 +71,8 @@ class ApprovalsContract:
     async def test_the_first_answer_stands(self, runs: HostedRuns, database: Database) -> None:
         yes, no = (await runs.ask("run", **WHAT)).id, (await runs.ask("run", "tool", "cp")).id
         first = await runs.approve("run", yes, reason="fine", by="key:1")
-        assert await runs.decide("run", yes, approved=True, reason="again", by="key:2") == (first, True)
+        again = await runs.approve("run", yes, reason="again", by="key:2")
+        assert (first.replayed, again) == (False, msgspec.structs.replace(first, replayed=True))
         with pytest.raises(ApprovalDecidedError, match="approved already"):
             await runs.deny("run", yes)
         assert not await runs.deny("run", no, reason="never")
@@ -83,12 +85,16 @@ class ApprovalsContract:
     async def test_of_many_answers_at_once_one_counts(self, runs: HostedRuns, database: Database) -> None:
         asked = await runs.ask("run", **WHAT)
         others = [_opened(database) for _ in range(8)]
-        tries = [other.decide("run", asked.id, approved=i % 2 == 0, by=f"key:{i}") for i, other in enumerate(others)]
+        tries = [
+            (other.approve if i % 2 else other.deny)("run", asked.id, by=f"key:{i}") for i, other in enumerate(others)
+        ]
         found = await asyncio.gather(*tries, return_exceptions=True)
-        firsts = [one[0] for one in found if not isinstance(one, BaseException) and not one[1]]
-        assert len(firsts) == 1
+        [first] = [one for one in found if isinstance(one, Approval) and not one.replayed]
         for one in found:
-            assert isinstance(one, ApprovalDecidedError) or (not isinstance(one, BaseException) and one[0] == firsts[0])
+            if isinstance(one, Approval):
+                assert msgspec.structs.replace(one, replayed=False) == first
+            else:
+                assert isinstance(one, ApprovalDecidedError)
 
     async def test_an_answer_is_about_exactly_what_was_asked(self, runs: HostedRuns) -> None:
         await runs.register("runner", run_id="other", user_id="ana")
@@ -126,7 +132,7 @@ class ApprovalsContract:
         first = await runs.ask("run", **WHAT, idempotency_key="k")
         await runs.approve("run", first.id)
         again = await runs.ask("run", **WHAT, idempotency_key="k")
-        assert (again.id, again.status) == (first.id, "approved")
+        assert (again.id, again.status, again.replayed) == (first.id, "approved", True)
         assert (await runs.get("run")).status == "running"
         with pytest.raises(IdempotencyError):
             await runs.ask("run", "tool", "cp", idempotency_key="k")
@@ -307,7 +313,7 @@ def _but(change: Mapping[str, Any]) -> dict[str, Any]:
 
 async def _tried(runs: HostedRuns, approval_id: str, *, approved: bool) -> Approval | None:
     try:
-        return (await runs.decide("run", approval_id, approved=approved))[0]
+        return await (runs.approve if approved else runs.deny)("run", approval_id)
     except AlcoveError:
         return None
 
