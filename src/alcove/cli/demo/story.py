@@ -20,6 +20,7 @@ from alcove.sessions.model import Status
 _SECRET: Final = "the gate opens at nine"
 _LONG: Final = "import time; [time.sleep(.1) or print(n, flush=True) for n in range(600)]"
 _STEP: Final = 5  # of the long run, before the server is killed
+_CALL: Final = "import urllib.request as web; print(web.urlopen('{}/health').read())"
 _LOOK: Final = (
     "import os, glob; print(sum(os.path.exists(p + '/notes.txt') for p in glob.glob('/proc/[0-9]*/cwd')), 'found')"
 )
@@ -86,8 +87,8 @@ def _two_sessions(terminal: Terminal) -> None:
 def _neighbour(terminal: Terminal) -> None:
     terminal.chapter(
         "A neighbour tries to get at it",
-        "Each of ben's attempts is an ordinary program on the same machine; the kernel says no. To the last but one,",
-        "a link for the server to follow, Alcove says it itself.",
+        "Each of ben's attempts is an ordinary program on the same machine; the kernel says no. To the link, which",
+        "the server is to follow, Alcove says it itself. The last is for the network, of which ben's agent has none.",
     )
     terminal.type(f"alcove exec ana -- sh -c 'echo \"{_SECRET}\" > notes.txt'")
     secret = f"{terminal.folder}/sessions/ana/notes.txt"
@@ -99,6 +100,12 @@ def _neighbour(terminal: Terminal) -> None:
     terminal.type("alcove exec ben -- sh -c 'echo gone > ../ana/notes.txt'", code=None)
     terminal.type(f"alcove exec ben -- ln -s {secret} mine; alcove cat ben:mine", hides=hides, code=None)
     terminal.type(f'alcove exec ben -- python3 -c "{_LOOK}"', "0 found")
+    terminal.type(f'python3 -c "{_CALL.format(terminal.url)}"     # you reach the server', "healthy")
+    terminal.type(
+        f'alcove exec ben -- python3 -c "{_CALL.format(terminal.url)}" 2>&1 | tail -n 1',
+        "urlopen error",
+        hides=("healthy",),
+    )
     terminal.type("alcove cat ana:notes.txt", _SECRET)
 
 
