@@ -13,6 +13,7 @@ PAGES = (ROOT / "SECURITY.md", *sorted((ROOT / "docs" / "security").glob("*.md")
 NAMED = re.compile(r"`((?:tests|src)/[\w/.]+\.py)::(\w+)`")
 FILES = re.compile(r"`((?:tests|src)/[\w/.]+\.py)`")
 OWASP = (ROOT / "docs" / "security" / "owasp-agentic.md").read_text()
+ATTACKS = (ROOT / "docs" / "security" / "attacks.md").read_text()
 RISKS = [f"ASI{number:02}" for number in range(1, 11)]
 
 
@@ -36,6 +37,13 @@ def test_every_file_that_a_page_names_exists() -> None:
 def test_every_risk_has_a_section_and_tests(risk: str) -> None:
     [section] = re.findall(rf"^## {risk}: .*?(?=^## |\Z)", OWASP, re.DOTALL | re.MULTILINE)
     assert len(NAMED.findall(section)) >= 3
+
+
+def test_every_case_of_an_attack_is_in_the_page_with_its_tests() -> None:
+    rows = re.findall(r"^\| (\d+)(?: to (\d+))? \|.*\| (.*) \|$", ATTACKS, re.MULTILINE)
+    cases = [number for first, last, _ in rows for number in range(int(first), int(last or first) + 1)]
+    assert cases == list(range(1, 57))
+    assert [first for first, last, where in rows if not (last or NAMED.search(where) or "in the table" in where)] == []
 
 
 def test_a_contract_that_a_page_names_is_run_on_every_database() -> None:

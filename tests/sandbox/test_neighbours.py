@@ -195,3 +195,45 @@ async def test_names_are_planted_where_nothing_confines(opened: Callable[..., An
     own = f"{world.session()}/{new_token()}"
     await world.python(PLANT, own, *places(world))
     assert {"/tmp", "/var/tmp", "/dev/shm"} <= set(planted(world, os.path.basename(own)))
+
+
+ABOVE = (
+    "import os, resource\n"
+    "pid = os.getppid()\n"
+    "for name, one in dict(\n"
+    "    memory=lambda: open(f'/proc/{pid}/mem', 'rb').close(),\n"
+    "    environment=lambda: print(open(f'/proc/{pid}/environ').read().replace(chr(0), ' ')),\n"
+    "    descriptors=lambda: print(*(os.readlink(f'/proc/{pid}/fd/{fd}') for fd in os.listdir(f'/proc/{pid}/fd'))),\n"
+    "    root=lambda: os.listdir(f'/proc/{pid}/root/'),\n"
+    "    limit=lambda: resource.prlimit(pid, resource.RLIMIT_CORE),\n"
+    "    signal=lambda: os.kill(pid, 0),\n"
+    ").items():\n"
+    "    try: one(); print('DONE', name)\n"
+    "    except OSError: pass"
+)
+
+
+async def test_what_supervises_a_program_gives_it_nothing(
+    confined_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SERVER_SIDE", "sk-of-the-server")
+    said = (await confined_world.python(ABOVE)).stdout.decode()
+    if confined_world.sandbox.rung != "bwrap":
+        assert said == ""
+        return
+    # Bubblewrap's own first process is the program's to look into. It has the run's own environment and standard input.
+    assert "DONE environment" in said
+    assert "sk-of-the-server" not in said
+    descriptors = said.split("DONE environment\n")[1].split("\n")[0].removeprefix("/memfd:stdin (deleted)").split()
+    assert descriptors
+    assert all(one.startswith(("/dev/null", "pipe:", "socket:", "anon_inode:")) for one in descriptors), descriptors
+
+
+async def test_what_supervises_a_program_is_open_where_nothing_confines(
+    opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SERVER_SIDE", "sk-of-the-server")
+    said = (await (await opened("none")).python(ABOVE, uid=None)).stdout.decode()
+    assert {"memory", "environment", "descriptors", "root", "limit", "signal"} == {
+        line.removeprefix("DONE ") for line in said.splitlines() if line.startswith("DONE ")
+    }
