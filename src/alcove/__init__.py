@@ -15,6 +15,8 @@ if TYPE_CHECKING:
         AgentUnavailableError as AgentUnavailableError,
         AlcoveError as AlcoveError,
         AlreadyExistsError as AlreadyExistsError,
+        ApprovalDecidedError as ApprovalDecidedError,
+        ApprovalNotFoundError as ApprovalNotFoundError,
         ClosedError as ClosedError,
         ConfigurationError as ConfigurationError,
         ConflictError as ConflictError,
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from alcove.events.model import Event as Event
     from alcove.hub import Alcove as Alcove, open as open  # noqa: A004 - `alcove.open` is the name that a newcomer guesses
     from alcove.messages.model import Draft as Draft, Message as Message
+    from alcove.rights.approvals import Approval as Approval
     from alcove.rights.model import Rights as Rights
     from alcove.rights.writing import bound as bound
     from alcove.runs.grants import ask as ask
@@ -68,6 +71,9 @@ __all__ = [
     "Alcove",
     "AlcoveError",
     "AlreadyExistsError",
+    "Approval",
+    "ApprovalDecidedError",
+    "ApprovalNotFoundError",
     "ClosedError",
     "Condition",
     "ConfigurationError",
@@ -119,6 +125,7 @@ __all__ = [
 
 _PLACES = {
     "Alcove": "alcove.hub",
+    "Approval": "alcove.rights.approvals",
     "Condition": "alcove.workspaces.model",
     "Dialog": "alcove.dialogs.model",
     "Draft": "alcove.messages.model",

@@ -20,6 +20,7 @@ import msgspec
 from alcove import limits
 from alcove.cli import answers
 from alcove.cli.finding import RemoteSearch
+from alcove.cli.remote_approvals import RemoteApprovals
 from alcove.cli.remote_audit import RemoteAudit
 from alcove.cli.remote_grants import GrantAnswer, decisions
 from alcove.cli.remote_keys import RemoteKeys
@@ -203,7 +204,7 @@ class RemoteDialogs:
 
 
 @final
-class RemoteRuns:
+class RemoteRuns(RemoteApprovals):
     """`hub.runs` of a server."""
 
     def __init__(self, wire: Wire) -> None:

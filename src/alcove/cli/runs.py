@@ -1,4 +1,4 @@
-"""`alcove runs`, `exec` and `tail`."""
+"""`alcove runs ls`, `exec` and `tail`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import click
 
 from alcove import limits
-from alcove.cli import installation, options, output, views
+from alcove.cli import approving, installation, options, output, views
 from alcove.cli.installation import Hub
 from alcove.cli.speaking import Speaker
 from alcove.clock import SystemClock
@@ -20,8 +20,25 @@ from alcove.events.model import FINISHED, Event
 from alcove.runs.model import Run, RunStatus
 from alcove.values import Json
 
+_SAID = frozenset({"output", "message", "gap", "approval.requested", "approval.decided"})  # events in words of theirs
 
-@click.command(short_help="List runs, newest first.")
+
+class Runs(click.Group):
+    """A group that lists when it is told nothing else: `alcove runs ID` is `alcove runs ls ID`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Find the command that was typed, or put the one that lists before what was."""
+        if not args or args[0] not in {*self.commands, *ctx.help_option_names}:
+            args = ["ls", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=Runs, short_help="List runs; answer what they ask: waiting, approve, deny.")
+def runs() -> None:
+    """Runs: listed, newest first, unless a command says otherwise: `alcove runs ID` is `alcove runs ls ID`."""
+
+
+@runs.command(short_help="List runs, newest first.")
 @click.argument("session_id", metavar="[ID]", required=False, shell_complete=options.complete_sessions)
 @click.option(
     "--limit", type=click.IntRange(1, limits.PAGE), default=limits.PAGE_DEFAULT, show_default=True, help="At most."
@@ -29,7 +46,7 @@ from alcove.values import Json
 @options.json
 @options.server
 @installation.blocking
-async def runs(session_id: str | None, limit: int, as_json: bool) -> None:
+async def ls(session_id: str | None, limit: int, as_json: bool) -> None:
     """List runs, newest first: of one session, or of all."""
     async with installation.opened(folders=False) as hub:
         session = await installation.find_session(hub, session_id) if session_id else None
@@ -40,6 +57,10 @@ async def runs(session_id: str | None, limit: int, as_json: bool) -> None:
     views.write_runs(page.runs, SystemClock().now(), sessions=True)
     if page.next_cursor:
         output.note(f"the newest {limit} are shown")
+
+
+for _one in (approving.waiting, approving.approve, approving.deny):
+    runs.add_command(_one)
 
 
 @click.command(
@@ -167,7 +188,7 @@ class _Shown:
             click.echo("\t".join((run.id, str(event.n), event.type, output.visible(data))))
         else:
             self._speaker.hear(event)
-            if event.type not in {"output", "message", "gap"}:
+            if event.type not in _SAID:
                 facts = " ".join(
                     f"{name}={_brief(value)}" for name, value in event.data.items() if value not in ("", None)
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import aclosing, suppress
 
@@ -53,6 +54,12 @@ class Speaker:
             # A function that returned its answer said it nowhere else.
             self.said = f"{data['text']}\n"
             output.write_text(self.said, raw=self._raw)
+        elif event.type == "approval.requested":
+            self.end()
+            output.note(f"asks: {asked(data)}")
+            output.note(f"`alcove runs approve {data['approval_id']}` or `deny` answers")
+        elif event.type == "approval.decided":
+            output.note(" ".join(filter(None, (str(data["status"]), str(data["reason"])))))
         elif event.type == "gap":
             output.note("… output left out …")
         elif event.type == "files" and self._files:
@@ -81,3 +88,11 @@ class Speaker:
         if self.said and not self.said.endswith("\n") and output.terminal_columns():
             click.echo()
             self.said += "\n"
+
+
+def asked(data: Mapping[str, Json]) -> str:
+    """Return in a line what a run asks, from its event."""
+    words = [str(data[name]) for name in ("type", "id", "operation") if data[name]]
+    if data["arguments"] is not None:
+        words.append(json.dumps(data["arguments"], ensure_ascii=False))
+    return " ".join(words) + (f": {data['message']}" if data["message"] else "")
