@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from alcove.errors import InvalidError
 from alcove.rights.model import NOTHING, Rights, read_rights, written
 from alcove.rights.rules import bounded, complete, covers, cut, reaches, removed, touches_sandbox
 from alcove.rights.writing import bound, rights, within
 
 IDS = st.sampled_from(["a", "b", "c", "d"])
-OPERATIONS = st.lists(st.sampled_from(["call", "detail", "invoke"]), min_size=1, max_size=3, unique=True)
+OPERATIONS = st.lists(
+    st.sampled_from(["call", "call?", "detail", "detail?", "invoke"]), min_size=1, max_size=3, unique=True
+)
 PATHS = st.lists(st.sampled_from(["/a", "/a/b", "/a/b/c", "/a/bc", "/d", "/d/e", "/"]), max_size=4, unique=True)
 HOSTS = st.lists(st.sampled_from(["x.org", "x.org:443", "y.org", "y.org:1"]), max_size=3, unique=True)
 NETWORK = st.sampled_from(["none", "host"]) | HOSTS
@@ -33,9 +36,9 @@ def parts(*, ids: st.SearchStrategy[str], operations: st.SearchStrategy[list[str
 
 
 ASKED = st.fixed_dictionaries({}, optional=parts(ids=IDS, operations=OPERATIONS)).map(lambda d: rights(**d))
-BOUNDS = st.fixed_dictionaries({}, optional=parts(ids=IDS | st.just("*"), operations=OPERATIONS | st.just(["*"]))).map(
-    lambda d: bound(**d)
-)
+BOUNDS = st.fixed_dictionaries(
+    {}, optional=parts(ids=IDS | st.just("*"), operations=OPERATIONS | st.just(["*"]) | st.just(["*?"]))
+).map(lambda d: bound(**d))
 FULL = st.tuples(ASKED, BOUNDS).map(lambda pair: complete(*pair))
 few = settings(max_examples=40)
 
@@ -146,3 +149,33 @@ def test_files_and_network_are_what_the_kernel_was_told() -> None:
     assert not touches_sandbox(full, cut(full, bound(resources={}, storage=[], state=[])))
     assert touches_sandbox(full, cut(full, bound(read=[])))
     assert touches_sandbox(full, cut(full, bound(network="none")))
+
+
+@pytest.mark.parametrize(
+    ("asked", "limit", "left"),
+    [
+        (["call"], {"rm": ["call?"]}, ["call?"]),
+        (["call?"], {"rm": ["call"]}, ["call?"]),
+        (["call?"], {"rm": ["call?"]}, ["call?"]),
+        (["call", "detail"], {"rm": ["*?"]}, ["call?", "detail?"]),
+        (["call", "detail"], {"rm": ["call?"], "*": ["*"]}, ["call?", "detail"]),
+        (["call"], {"rm": ["call"], "*": ["call?"]}, ["call?"]),
+        (["call", "call?"], {"rm": ["*"]}, ["call?"]),
+        (["call?"], {"rm": ["detail"]}, None),
+        (["call2", "call"], {"rm": ["call?", "call2"]}, ["call2", "call?"]),
+    ],
+)
+def test_what_asks_on_one_side_asks_from_then_on(asked: list[str], limit: Any, left: list[str] | None) -> None:
+    found = cut(complete(rights(resources={"tool": {"rm": asked}}), Rights()), bound(resources={"tool": limit}))
+    assert found.resources == ({"tool": {"rm": tuple(left)}} if left else {})
+
+
+@pytest.mark.parametrize("wrong", ["?", "call??", "*?"])
+def test_a_mark_without_an_operation_is_refused(wrong: str) -> None:
+    with pytest.raises(InvalidError):
+        rights(resources={"tool": {"rm": [wrong]}})
+
+
+def test_nobody_is_granted_everything_because_an_agent_declares_a_bound_that_asks() -> None:
+    declared = bound(resources={"tool": {"rm": ["*?"], "*": ["call?"], "ls": ["call?"]}})
+    assert complete(Rights(), declared).resources == {"tool": {"ls": ("call?",)}}

@@ -144,6 +144,27 @@ async def test_an_answer_serves_no_other_run_and_no_other_request(call: Client) 
     assert [each["approval_id"] for each in left] == [other["approval_id"], two["approval_id"]]
 
 
+async def test_what_needs_approval_is_authorized_once(call: Client, site: Site) -> None:
+    run = await hosted(call, run_id="r", grant={"resources": {"tool": {"rm": ["call?"]}}})
+    itself = bearing(site, run["token"])
+    check = {"type": "tool", "id": "rm", "operation": "call"}
+    assert (await itself("POST", "/api/v1/runs/r/authorize", check)).json()["code"] == "needs_approval"
+    asked = (await itself("POST", "/api/v1/runs/r/approvals", RM)).json()["approval_id"]
+    await call("POST", "/api/v1/runs/r/approve", {"approval_id": asked})
+    by_that = {**check, "approval_id": asked}
+    told = [
+        (await itself("POST", "/api/v1/runs/r/authorize", body)).json()["code"]
+        for body in (
+            {**by_that, "arguments": {"path": "/"}},
+            {**by_that, "arguments": RM["arguments"]},
+            {**by_that, "arguments": RM["arguments"]},
+        )
+    ]
+    assert told == ["needs_approval", "allowed", "needs_approval"]
+    both = await itself("POST", "/api/v1/runs/r/authorize", {"checks": [check], "approval_id": asked})
+    assert (both.status, both.json()["field"]) == (400, "approval_id")
+
+
 async def test_a_server_that_stops_lets_nobody_wait(call: Client, site: Site) -> None:
     await hosted(call, run_id="r")
     asked = (await call("POST", "/api/v1/runs/r/approvals", RM)).json()["approval_id"]

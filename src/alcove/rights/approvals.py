@@ -49,6 +49,7 @@ class Approval(msgspec.Struct, frozen=True):
         created_us: When it was asked.
         expires_us: From when on it is denied.
         decided_us: When it was answered, 0 while it waits.
+        used_us: When a check was answered by it, 0 when none was: it serves once.
         replayed: Whether an earlier call did what this one was to do.
     """
 
@@ -70,6 +71,7 @@ class Approval(msgspec.Struct, frozen=True):
     created_us: Micros
     expires_us: Micros
     decided_us: Micros
+    used_us: Micros = 0
     replayed: bool = False
 
     def __bool__(self) -> bool:
@@ -111,15 +113,20 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def digest(self) -> str:
-        """SHA-256, in hex, of canonical JSON of all that an answer is about."""
-        bound = {
-            "arguments": msgspec.Raw(self.arguments_json.encode()),
-            "id": self.name,
-            "operation": self.operation,
-            "run_id": self.run_id,
-            "type": self.kind,
-        }
-        return hashlib.sha256(_encode(bound)).hexdigest()
+        """SHA-256, in hex, of all that an answer is about."""
+        return digest_of(self.run_id, self.kind, self.name, self.operation, self.arguments_json)
+
+
+def digest_of(run_id: str, kind: str, name: str, operation: str, arguments_json: str) -> str:
+    """Return SHA-256, in hex, of canonical JSON of all that an answer is about."""
+    bound = {
+        "arguments": msgspec.Raw(arguments_json.encode()),
+        "id": name,
+        "operation": operation,
+        "run_id": run_id,
+        "type": kind,
+    }
+    return hashlib.sha256(_encode(bound)).hexdigest()
 
 
 def question(

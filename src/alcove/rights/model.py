@@ -21,6 +21,9 @@ Network: TypeAlias = str | tuple[str, ...]
 ANY: Final = "*"
 """In what bounds a grant: every id, or every operation. A grant itself names each."""
 
+APPROVED: Final = "?"
+"""Ends an operation that needs a person's approval each time: `call?`. As a bound, `*?` says so of every operation."""
+
 OPERATIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "model": ("invoke", "rerank", "stream"),
     "tool": ("call", "detail"),

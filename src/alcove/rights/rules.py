@@ -8,7 +8,7 @@ from msgspec import UNSET, UnsetType
 
 from alcove import limits
 from alcove.rights import hosts
-from alcove.rights.model import ANY, DEFAULT_STATE, Cut, Network, Resources, Rights
+from alcove.rights.model import ANY, APPROVED, DEFAULT_STATE, Cut, Network, Resources, Rights
 from alcove.rights.writing import topmost, within
 
 
@@ -115,7 +115,7 @@ def _named(resources: Resources) -> Resources:
     for kind, names in resources.items():
         found[kind] = {}
         for name, operations in names.items():
-            plain = tuple(operation for operation in operations if operation != ANY)
+            plain = tuple(operation for operation in operations if operation.removesuffix(APPROVED) != ANY)
             if name != ANY and plain:
                 found[kind][name] = plain
     return {kind: names for kind, names in found.items() if names}
@@ -125,6 +125,7 @@ def _cut_resources(given: Resources, bound: Resources | UnsetType) -> Resources:
     if isinstance(bound, UnsetType):
         return given
     found: Resources = {}
+    known: dict[tuple[tuple[str, ...], ...], tuple[str, ...]] = {}  # the same few lists come again and again
     for kind, names in given.items():
         allowed = bound.get(kind)
         if not allowed:
@@ -135,13 +136,31 @@ def _cut_resources(given: Resources, bound: Resources | UnsetType) -> Resources:
         any_id = allowed.get(ANY, ())
         left: dict[str, tuple[str, ...]] = {}
         for name, operations in names.items():
-            permitted = (*allowed.get(name, ()), *any_id)
-            kept = operations if ANY in permitted else tuple(one for one in operations if one in permitted)
+            lists = (operations, allowed.get(name, ()), any_id)
+            kept = known.get(lists)
+            if kept is None:
+                kept = known[lists] = _cut_operations(operations, lists[1] + any_id)
             if kept:
                 left[name] = kept
         if left:
             found[kind] = left
     return found
+
+
+def _cut_operations(given: tuple[str, ...], permitted: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the operations that are permitted; one that asks, on either side, asks from then on."""
+    if not any(one.endswith(APPROVED) for one in (*given, *permitted)):
+        return given if ANY in permitted else tuple(one for one in given if one in permitted)
+    asks_all = f"{ANY}{APPROVED}" in permitted
+    left: set[str] = set()
+    for one in given:
+        bare = one.removesuffix(APPROVED)
+        asking = f"{bare}{APPROVED}"
+        if asks_all or asking in permitted:
+            left.add(asking)
+        elif ANY in permitted or bare in permitted:
+            left.add(one)
+    return tuple(sorted(left))
 
 
 def _cut_words(given: tuple[str, ...] | UnsetType, bound: tuple[str, ...] | UnsetType) -> tuple[str, ...]:

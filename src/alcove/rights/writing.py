@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 from alcove import ids, limits
 from alcove.errors import InvalidError, TooLargeError
 from alcove.rights.hosts import host
-from alcove.rights.model import ALIASES, ANY, OPERATIONS, SCOPES, STORAGE, USE, Network, Resources, Rights
+from alcove.rights.model import ALIASES, ANY, APPROVED, OPERATIONS, SCOPES, STORAGE, USE, Network, Resources, Rights
 
 Written: TypeAlias = Mapping[str, Sequence[str] | Mapping[str, Sequence[str]]]
 """Resources as people write them: per type a list of ids, or ids with operations."""
@@ -124,9 +124,15 @@ def _operations(
                 f"{field}: {len(given)} operations", field=field, limit=limits.GRANT_OPERATIONS, remedy="give fewer"
             )
         ids.names(given, field=field)
-        if not bound and ANY in given:
+        bare = {one.removesuffix(APPROVED) for one in given}
+        if "" in bare or any(one.endswith(APPROVED) for one in bare):
+            raise InvalidError(
+                f"{field}: {APPROVED!r} marks an operation, and is none", field=field, remedy="write it once, behind it"
+            )
+        if not bound and ANY in bare:
             raise InvalidError(f"{field}: a grant names each operation", field=field, remedy="list them")
-        found = known[given] = tuple(sorted(set(given)))
+        # Where both are written, the one that asks is meant.
+        found = known[given] = tuple(sorted({one for one in given if f"{one}{APPROVED}" not in given}))
     return found
 
 

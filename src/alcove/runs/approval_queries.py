@@ -31,7 +31,7 @@ from alcove.sessions.heads import Fence
 
 _COLUMNS = (
     "id, run_id, tenant, user_id, session_id, agent, kind, name, operation, arguments, digest, message, status, "
-    "reason, decided_by, created_at, expires_at, decided_at"
+    "reason, decided_by, created_at, expires_at, decided_at, used_at"
 )
 # One whose time has run out is denied from then on, whether that has been written or not.
 _READ = _COLUMNS.replace(
@@ -125,11 +125,22 @@ def ask(
     put = Put(found[0][0] if found else asked.id, not found)
     if put.new:
         yield from _check_room(asked.run_id)
-        marks = ", ".join("?" * 18)
+        marks = ", ".join("?" * 19)
         yield Statement(
             f"INSERT INTO approvals ({_COLUMNS}) VALUES ({marks})",
             (asked.id, asked.run_id, tenant, user_id, session_id, agent, asked.kind, asked.name, asked.operation)
-            + (asked.arguments_json, digest, asked.message, ApprovalStatus.WAITING, "", "", now, now + asked.lasts, 0),
+            + (
+                asked.arguments_json,
+                digest,
+                asked.message,
+                ApprovalStatus.WAITING,
+                "",
+                "",
+                now,
+                now + asked.lasts,
+                0,
+                0,
+            ),
         )
         yield Statement("UPDATE runs SET status = 'waiting' WHERE id = ?", (asked.run_id,))
         entry = _requested(asked, digest, now + asked.lasts)
@@ -173,6 +184,32 @@ def decide(
     yield from _go_on(now, found)
     yield from _audit(now, witness, _ACTS[ApprovalStatus(status)], found, reason=reason)
     return found, False
+
+
+def use(now: Micros, run_id: str, approval_id: str, digest: str, witness: Witness | None = None) -> Steps[str]:
+    """Use an approval up: it serves once, for what it is about, until it expires; audited.
+
+    Returns:
+        `''`, or why it does not serve.
+    """
+    rows = yield Statement(
+        "UPDATE approvals SET used_at = ? WHERE id = ? AND run_id = ? AND digest = ? AND status = 'approved' "
+        "AND used_at = 0 AND expires_at > ? AND EXISTS (SELECT 1 FROM runs WHERE id = ? AND ended_at = 0) "
+        "RETURNING id",
+        (now, approval_id, run_id, digest, now, run_id),
+    )
+    found = yield Statement(f"SELECT {_READ} FROM approvals WHERE id = ? AND run_id = ?", (now, approval_id, run_id))
+    if not found:
+        return "the run has no such request"
+    approval = Approval(*found[0])
+    if rows:
+        yield from _audit(now, witness, "approval.used", approval)
+        return ""
+    if approval.digest != digest:
+        return "the approval is about something else"
+    if approval.used_us:
+        return "the approval has served already"
+    return f"the request is {approval.status}" if not approval else "the approval has expired, or its run has ended"
 
 
 def expire(now: Micros, approval_id: str, witness: Witness | None = None) -> Steps[Approval | None]:

@@ -7,9 +7,9 @@ parameters and said yes, and it says so about them only.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import aclosing
-from typing import Protocol, TypeAlias, final
+from typing import Any, Protocol, TypeAlias, final
 
 import msgspec
 
@@ -18,18 +18,20 @@ from alcove.audit.service import Audit
 from alcove.clock import Clock
 from alcove.database.idempotency import once, write_once
 from alcove.database.op import Database
-from alcove.errors import NotPermittedError, TooLargeError
+from alcove.errors import DatabaseError, NotPermittedError, TooLargeError
 from alcove.events.service import Events
 from alcove.pages import page_limit
-from alcove.rights.approvals import Approval, ApprovalStatus, Question, question
+from alcove.rights.approvals import Approval, ApprovalStatus, Question, canonical, digest_of, question
 from alcove.runs import approval_queries
 from alcove.runs.approval_queries import ApprovalFilters, ApprovalPage, Place, Put
-from alcove.runs.checking import Checks
+from alcove.runs.checking import Checks, decided
+from alcove.runs.deciding import ALLOWED, UNREACHABLE, Check, Decision
 from alcove.values import Json
 
 _log = logging.getLogger("alcove.approvals")
 
 Write: TypeAlias = Callable[[Place | None], Awaitable[Put]]
+Wait: TypeAlias = Callable[[str, float | None], Coroutine[Any, Any, Approval]]
 
 
 class Desk(Protocol):
@@ -39,7 +41,7 @@ class Desk(Protocol):
         """Return a question without the secrets that the run was given."""
         ...
 
-    async def put(self, write: Write, wait: Callable[[str], Awaitable[Approval]]) -> Put:
+    async def put(self, write: Write, wait: Wait) -> Put:
         """Have a question written in the run's journal, and look after it until it is answered."""
         ...
 
@@ -110,8 +112,8 @@ class Approvals(Checks):
             )
             return Put(put.approval_id, new=put.new and not replayed, replayed=replayed)
 
-        async def wait(approval_id: str) -> Approval:
-            return await self.answer(run_id, approval_id)
+        async def wait(approval_id: str, wait_s: float | None) -> Approval:
+            return await self.answer(run_id, approval_id, wait_s=wait_s)
 
         put = await (desk.put(write, wait) if desk else write(None))
         self._events.wake(run_id)
@@ -211,6 +213,47 @@ class Approvals(Checks):
                 if not found.waiting:
                     return found
         return await self.approval(run_id, approval_id)
+
+    async def redeem(
+        self,
+        run_id: str,
+        approval_id: str,
+        kind: str,
+        name: str,
+        operation: str = "",
+        arguments: Json = None,
+        *,
+        caller: str = "",
+    ) -> Decision:
+        """Answer a check of something that needs approval, by an approval of exactly that: yes once, then no more.
+
+        The grant is asked first, and now: what it does not have no approval gives, and what it has without approval
+        uses none up.
+
+        Args:
+            run_id: The run.
+            approval_id: The request that was approved.
+            kind: Type of resource.
+            name: Id of the resource.
+            operation: What is to be done with it.
+            arguments: With which arguments: those that were approved.
+            caller: Who asks; has to be the grant's, when that names one.
+
+        Raises:
+            InvalidError, TooLargeError: The arguments are not JSON, or too long.
+        """
+        digest = digest_of(run_id, kind, name, operation, canonical(arguments))
+        check = Check(kind=kind, name=name, operation=operation, caller=caller)
+        try:
+            known = await self._fresh(run_id)
+        except DatabaseError:
+            return self._told(run_id, check, UNREACHABLE)
+        decision = decided(run_id, known, check)
+        if decision.code == "needs_approval":
+            witness = self._witness(f"run:{run_id}")
+            why = await self._database.write(approval_queries.use, run_id, approval_id, digest, witness)
+            decision = Decision(False, "needs_approval", f"{decision.message}: {why}") if why else ALLOWED
+        return self._told(run_id, check, decision)
 
     async def sweep_expired(self) -> int:
         """Write that requests were not answered in time; return how many. Done again and again while it is open.

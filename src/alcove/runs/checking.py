@@ -124,7 +124,7 @@ class Checks(Ledger):
                 known = self._look_now(run_id)
             except DatabaseError:
                 return self._told(run_id, asked, UNREACHABLE)
-        return self._told(run_id, asked, _decide(run_id, known, asked))
+        return self._told(run_id, asked, decided(run_id, known, asked))
 
     async def authorize(self, run_id: str, checks: Sequence[Check], *, fresh: bool = False) -> list[Decision]:
         """Answer checks about one run, at one moment: see `check`.
@@ -138,7 +138,7 @@ class Checks(Ledger):
             known = await self._fresh(run_id) if fresh else await self._recent(run_id)
         except DatabaseError:
             return [self._told(run_id, one, UNREACHABLE) for one in checks]
-        return [self._told(run_id, one, _decide(run_id, known, one)) for one in checks]
+        return [self._told(run_id, one, decided(run_id, known, one)) for one in checks]
 
     async def owner(self, run_id: str) -> Whose | None:
         """Return whose a run is, which never changes; None when there is none of that id."""
@@ -321,7 +321,8 @@ class Checks(Ledger):
         return self._audit.witness(ids.name(by, field="by")) if self._audit else None
 
 
-def _decide(run_id: str, known: Known | None, check: Check) -> Decision:
+def decided(run_id: str, known: Known | None, check: Check) -> Decision:
+    """Return the answer to a check by what is known of the run."""
     if known is None:
         return Decision(False, "unknown_run", f"there is no run {run_id[: limits.ID_CHARS]}")
     return known.decide(check)

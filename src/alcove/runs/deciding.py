@@ -8,7 +8,7 @@ import msgspec
 
 from alcove import limits
 from alcove.clock import SECOND
-from alcove.rights.model import ALIASES
+from alcove.rights.model import ALIASES, APPROVED
 from alcove.rights.rules import reaches
 from alcove.rights.writing import within
 from alcove.runs.grant_queries import Standing
@@ -23,7 +23,8 @@ class Decision(msgspec.Struct, frozen=True):
     Attributes:
         allowed: Whether it may.
         code: `allowed`, or why not: `unknown_run`, `finished`, `revoked`, `expired`, `wrong_caller`, `unknown_type`,
-            `unknown_id`, `unknown_operation`, or `unreachable` when the database could not be asked in time.
+            `unknown_id`, `unknown_operation`, `needs_approval` when a person has to be asked first, or `unreachable`
+            when the database could not be asked in time.
         message: The same for a person.
     """
 
@@ -60,7 +61,7 @@ class Known:
     """A run's authority as the database had it a moment ago.
 
     Attributes:
-        allowed: Per type, per id: the operations, with `''` for any.
+        allowed: Per type, per id: the operations, with `''` for any. Those that need approval are not in it.
         caller: Who may use it, `''` for whoever knows the run.
         until: On the monotonic clock: from then on the database has to be asked again.
         refusal: Why nothing is allowed, None while something is.
@@ -73,6 +74,7 @@ class Known:
     """
 
     __slots__ = (
+        "_asking",
         "_expires_us",
         "_grant",
         "allowed",
@@ -100,6 +102,7 @@ class Known:
         # Resources are compiled, and what is left of the grant is small.
         self._grant = msgspec.structs.replace(grant, resources={})
         self.allowed = _compiled(grant)
+        self._asking = _asking(grant)
         self.until = 0.0
         self.refusal: Decision | None = None
         self.renew(standing, asked_at)
@@ -136,6 +139,9 @@ class Known:
             return self._path(check)
         if check.kind == "network":
             return self._host(check)
+        return self._resource(check)
+
+    def _resource(self, check: Check) -> Decision:
         names = self.allowed.get(check.kind)
         if not names:
             return Decision(False, "unknown_type", f"the grant has nothing of the type {check.kind!r}")
@@ -143,6 +149,10 @@ class Known:
         if operations is None:
             return Decision(False, "unknown_id", f"the grant has no {check.kind} {check.name!r}")
         if check.operation not in operations:
+            asking = self._asking.get(check.kind, {}).get(check.name, ())
+            if check.operation in asking or (asking and not check.operation):
+                what = " ".join(filter(None, (check.kind, check.name, check.operation)))
+                return Decision(False, "needs_approval", f"{what} needs a person's approval each time")
             known = ", ".join(sorted(operations - {""}))
             return Decision(
                 False, "unknown_operation", f"on {check.kind} {check.name!r} the grant allows {known}, nothing else"
@@ -178,7 +188,8 @@ def _compiled(grant: Grant) -> dict[str, dict[str, frozenset[str]]]:
     def as_set(operations: tuple[str, ...]) -> frozenset[str]:
         found = sets.get(operations)
         if found is None:
-            found = sets[operations] = frozenset((*operations, ""))
+            plain = [one for one in operations if not one.endswith(APPROVED)]
+            found = sets[operations] = frozenset((*plain, "") if plain else ())
         return found
 
     allowed = {kind: {name: as_set(of) for name, of in names.items()} for kind, names in grant.resources.items()}
@@ -186,3 +197,17 @@ def _compiled(grant: Grant) -> dict[str, dict[str, frozenset[str]]]:
     scopes = {*grant.state, *(alias for alias, scope in ALIASES.items() if scope in grant.state)}
     allowed["state"] = dict.fromkeys(scopes, as_set(("read", "write")))
     return allowed
+
+
+def _asking(grant: Grant) -> dict[str, dict[str, frozenset[str]]]:
+    """Return, per type and id, the operations that need approval; of most grants that is nothing."""
+    marked = {of for names in grant.resources.values() for of in set(names.values()) if any(map(_asks, of))}
+    found: dict[str, dict[str, frozenset[str]]] = {}
+    for kind, names in grant.resources.items() if marked else ():
+        bare = {name: frozenset(one.removesuffix(APPROVED) for one in of if _asks(one)) for name, of in names.items()}
+        found[kind] = {name: of for name, of in bare.items() if of}
+    return found
+
+
+def _asks(operation: str) -> bool:
+    return operation.endswith(APPROVED)

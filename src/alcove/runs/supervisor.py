@@ -19,7 +19,7 @@ from alcove.messages.rules import stored
 from alcove.rights.approvals import Approval, ApprovalStatus, Question, cleaned
 from alcove.runs import approval_queries, queries
 from alcove.runs.approval_queries import Place, Put
-from alcove.runs.approvals import Write
+from alcove.runs.approvals import Wait, Write
 from alcove.runs.journal import Journal
 from alcove.runs.model import Ending, Run, RunStatus
 from alcove.runs.queries import Started
@@ -88,16 +88,19 @@ class Supervisor:
 
     async def launched(self, *, tree: str, rung: str, guarantees: str) -> None:
         """Record the run's processes and what confines them. Called once, before any output."""
-        n = self.journal.next
-        await self._database.write(queries.launched, self.started, self.fence, tree, rung, guarantees, n)
-        self.journal.next += 1
-        self._events.wake(self.started.run_id)
+
+        async def write(n: int) -> tuple[None, bool]:
+            await self._database.write(queries.launched, self.started, self.fence, tree, rung, guarantees, n)
+            return None, True
+
+        # A program is quick: it may ask something before this is written.
+        await self.journal.beside(write)
 
     def cleaned(self, asked: Question) -> Question:
         """Return a question without the secrets that the run was given."""
         return cleaned(asked, self._work.redact)
 
-    async def put(self, write: Write, wait: Callable[[str], Awaitable[Approval]]) -> Put:
+    async def put(self, write: Write, wait: Wait) -> Put:
         """Have a question written in the run's journal; its time stands still until it is answered.
 
         Raises:
@@ -105,7 +108,7 @@ class Supervisor:
         """
         return await asyncio.shield(asyncio.create_task(self._put(write, wait)))
 
-    async def _put(self, write: Write, wait: Callable[[str], Awaitable[Approval]]) -> Put:
+    async def _put(self, write: Write, wait: Wait) -> Put:
         async def place(n: int) -> tuple[Put, bool]:
             put = await write(Place(self.started.session_id, self.fence, n))
             return put, put.new
@@ -117,15 +120,20 @@ class Supervisor:
             task.add_done_callback(self._waits.discard)
         return put
 
-    async def _wait(self, approval_id: str, wait: Callable[[str], Awaitable[Approval]]) -> None:
+    async def _wait(self, approval_id: str, wait: Wait) -> None:
+        """Let time stand still until a request is answered or the run ends, and write the answer in its journal."""
         self._time.stand()
+        answering = asyncio.create_task(wait(approval_id, None))
         try:
-            approval = await wait(approval_id)
-            if approval.status != ApprovalStatus.CANCELLED:
+            await asyncio.wait((answering, self.stopped), return_when=asyncio.FIRST_COMPLETED)
+            # A run may end on an answer before that is heard of here.
+            approval = answering.result() if answering.done() else await wait(approval_id, 0)
+            if approval.status not in {ApprovalStatus.WAITING, ApprovalStatus.CANCELLED}:
                 await self.journal.beside(lambda n: self._decided(n, approval))
         except AlcoveError:
             _log.warning("answer not followed", exc_info=True, extra={"run_id": self.started.run_id})
         finally:
+            answering.cancel()
             self._time.go_on()
 
     async def _decided(self, n: int, approval: Approval) -> tuple[None, bool]:
@@ -139,6 +147,7 @@ class Supervisor:
         writing = asyncio.create_task(self._write_journal())
         try:
             ending = await self._finish_work()
+            await asyncio.gather(*self._waits, return_exceptions=True)
             self.journal.close()
             problem = await writing
             if problem and ending.status != RunStatus.LOST:

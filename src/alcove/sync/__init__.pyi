@@ -638,6 +638,19 @@ class Runs:
     def recover(self) -> int:
         """Mark runs lost whose holder is gone, end what they left, and return how many. Done when Alcove opens."""
 
+    def redeem(
+        self,
+        run_id: str,
+        approval_id: str,
+        kind: str,
+        name: str,
+        operation: str = "",
+        arguments: _alcove_values.Json = None,
+        *,
+        caller: str = "",
+    ) -> _alcove_runs_deciding.Decision:
+        """Answer a check of something that needs approval, by an approval of exactly that: yes once, then no more."""
+
     def register(
         self,
         agent: str,

@@ -26,6 +26,7 @@ from alcove.runs.grants import Asked, ask
 from alcove.server.call import Call
 from alcove.server.route import Route
 from alcove.server.routes.views import Name, Ttl
+from alcove.values import Json
 
 Written = dict[str, list[str] | dict[str, list[str]]]
 Reason = Annotated[str, msgspec.Meta(max_length=limits.REASON_CHARS)]
@@ -144,7 +145,9 @@ class Authorize(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         id: Of the resource; the path, the host, the flag, the scope.
         operation: Such as `call`; empty for whether the run may do anything with it.
         caller: Who asks; has to be the grant's, when that names one.
-        checks: Questions that are answered at one moment; then the four above are left out.
+        approval_id: The request that a person approved, for what needs that: the answer is yes once.
+        arguments: With which arguments; those that were approved.
+        checks: Questions that are answered at one moment; then those above are left out.
         fresh: Ask the database whatever was known.
     """
 
@@ -152,6 +155,8 @@ class Authorize(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     id: Annotated[str, msgspec.Meta(max_length=limits.PATH_BYTES)] | UnsetType = UNSET
     operation: Name = ""
     caller: Name = ""
+    approval_id: Name = ""
+    arguments: Json = None
     checks: Annotated[list[Wish], msgspec.Meta(max_length=limits.CHECKS)] | UnsetType = UNSET
     fresh: bool = False
 
@@ -162,7 +167,7 @@ class DecisionView(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         allowed: Whether the run may.
         code: `allowed`, or why not: `finished`, `revoked`, `expired`, `wrong_caller`, `unknown_type`, `unknown_id`,
-            `unknown_operation`, `unreachable`.
+            `unknown_operation`, `needs_approval`, `unreachable`.
         message: The same for a person.
     """
 
@@ -270,6 +275,8 @@ async def authorize(call: Call, body: Authorize) -> AuthorizeView:
         raise RunNotFoundError(f"there is no run {run_id}", field="run_id", run_id=run_id)
     await call.reach_run(run_id)
     if not isinstance(body.checks, UnsetType):
+        if body.approval_id:
+            raise InvalidError("an approval answers one question", field="approval_id", remedy="ask without checks")
         checks = [wish.check() for wish in body.checks]
         answers = [_view(one) for one in await call.hub.runs.authorize(run_id, checks, fresh=body.fresh)]
         first = next((one for one in answers if not one.allowed), None)
@@ -278,8 +285,13 @@ async def authorize(call: Call, body: Authorize) -> AuthorizeView:
         return AuthorizeView(allowed=False, code=first.code, message=first.message, decisions=answers)
     if isinstance(body.type, UnsetType) or isinstance(body.id, UnsetType):
         raise InvalidError("nothing is asked", field="type", remedy="give type and id, or checks")
-    asked = Check(kind=body.type, name=body.id, operation=body.operation, caller=body.caller)
-    [decision] = await call.hub.runs.authorize(run_id, [asked], fresh=body.fresh)
+    if body.approval_id:
+        decision = await call.hub.runs.redeem(
+            run_id, body.approval_id, body.type, body.id, body.operation, body.arguments, caller=body.caller
+        )
+    else:
+        asked = Check(kind=body.type, name=body.id, operation=body.operation, caller=body.caller)
+        [decision] = await call.hub.runs.authorize(run_id, [asked], fresh=body.fresh)
     return AuthorizeView(allowed=decision.allowed, code=decision.code, message=decision.message)
 
 
@@ -371,15 +383,16 @@ def _grant_view(held: Held) -> GrantView:
 
 
 _NONE: Final = (RunNotFoundError,)
+_LONG: Final = (*_NONE, TooLargeError)
 _RUN: Final = "/api/v1/runs/{run_id}"
 _CEILING: Final = "/api/v1/sessions/{session_id}/ceiling"
 _SESSION: Final = (SessionNotFoundError,)
 
 ROUTES: Final = (
-    Route("POST", f"{_RUN}/authorize", authorize, permission="runs.authorize", errors=_NONE, run=True),
+    Route("POST", f"{_RUN}/authorize", authorize, permission="runs.authorize", errors=_LONG, run=True),
     Route("GET", f"{_RUN}/grant", show, permission="grants.read", errors=_NONE),
     Route("POST", f"{_RUN}/revoke", revoke, permission="grants.withdraw", errors=_NONE),
-    Route("POST", f"{_RUN}/narrow", narrow, permission="grants.withdraw", errors=(*_NONE, TooLargeError)),
+    Route("POST", f"{_RUN}/narrow", narrow, permission="grants.withdraw", errors=_LONG),
     Route("GET", _CEILING, ceiling, permission="ceilings.read", errors=_SESSION),
     Route("PUT", _CEILING, set_ceiling, permission="ceilings.write", errors=(*_SESSION, TooLargeError)),
     Route("DELETE", _CEILING, clear_ceiling, permission="ceilings.write", status=204, errors=_SESSION),

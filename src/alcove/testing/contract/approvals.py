@@ -29,6 +29,7 @@ from alcove.errors import (
 )
 from alcove.events.service import Events
 from alcove.rights.approvals import Approval
+from alcove.rights.writing import bound
 from alcove.runs import queries
 from alcove.runs.grants import ask
 from alcove.runs.hosted import HostedRuns
@@ -205,6 +206,70 @@ class ApprovalsContract:
         assert await runs.approve("run", asked.id)
         assert runs.check("run", "tool", "format_disk", "call", fresh=True).code == "unknown_id"
         assert await runs.grant("run") == before
+
+    async def test_what_needs_approval_is_allowed_once_by_an_approval_of_exactly_that(
+        self, runs: HostedRuns, database: Database
+    ) -> None:
+        grant = ask(resources={"tool": {"rm": ["call?", "detail"], "ls": ["call"]}}, caller="plug-in")
+        await runs.register("runner", run_id="careful", grant=grant)
+
+        def checked(name: str, operation: str, caller: str = "plug-in") -> str:
+            return runs.check("careful", "tool", name, operation, caller, fresh=True).code
+
+        async def redeemed(approval_id: str, caller: str = "plug-in", **change: Any) -> str:
+            what = _but(change)
+            found = await runs.redeem("careful", approval_id, *what.values(), caller=caller)
+            assert found.allowed == (found.code == "allowed")
+            return found.code
+
+        assert [checked("rm", one) for one in ("call", "detail", "", "call?")] == [
+            "needs_approval",
+            "allowed",
+            "allowed",
+            "unknown_operation",
+        ]
+        assert checked("rm", "call", "other") == "wrong_caller"
+        asked = await runs.ask("careful", **WHAT)
+        assert await redeemed(asked.id) == "needs_approval", "nobody has answered"
+        await runs.approve("careful", asked.id)
+        for other in ({"path": "/", "n": 1}, None):
+            assert await redeemed(asked.id, arguments=other) == "needs_approval"
+        assert await redeemed(asked.id, operation="remove") == "unknown_operation"
+        assert await redeemed(asked.id, name="cp") == "unknown_id"
+        assert await redeemed(asked.id, caller="other") == "wrong_caller"
+        assert await redeemed("nothing") == "needs_approval"
+        assert await redeemed(asked.id, name="ls") == "allowed", "what needs none uses none up"
+        found = await asyncio.gather(*(redeemed(asked.id) for _ in range(8)))
+        assert sorted(found) == ["allowed", *["needs_approval"] * 7]
+        assert checked("rm", "call") == "needs_approval", "each time"
+        # Denied, expired, of another run, of a run that has ended or was narrowed: none of these serves.
+        denied = await runs.ask("careful", **WHAT)
+        await runs.deny("careful", denied.id)
+        assert await redeemed(denied.id) == "needs_approval"
+        late = await runs.ask("careful", **WHAT)
+        await runs.approve("careful", late.id)
+        await execute(database, "UPDATE approvals SET expires_at = 1 WHERE id = ?", late.id)
+        assert await redeemed(late.id) == "needs_approval"
+        foreign = await runs.ask("run", **WHAT)
+        await runs.approve("run", foreign.id)
+        assert await redeemed(foreign.id) == "needs_approval"
+        good = await runs.ask("careful", **WHAT)
+        await runs.approve("careful", good.id)
+        await runs.narrow("careful", bound(resources={"tool": ["ls"]}))
+        assert await redeemed(good.id) == "unknown_id", "a withdrawal is stronger"
+        await runs.finish("careful")
+        assert await redeemed(good.id) == "finished"
+
+    async def test_a_child_of_what_needs_approval_needs_it_too(self, runs: HostedRuns) -> None:
+        await runs.register("planner", run_id="top", grant=ask(resources={"tool": {"rm": ["call?"]}}))
+        await runs.register("worker", run_id="below", parent_run="top", grant=ask(resources={"tool": ["rm"]}))
+        assert (await runs.grant("below")).grant.resources == {"tool": {"rm": ("call?",)}}
+        of_parent = await runs.ask("top", **WHAT)
+        await runs.approve("top", of_parent.id)
+        assert (await runs.redeem("below", of_parent.id, *WHAT.values())).code == "needs_approval"
+        own = await runs.ask("below", **WHAT)
+        await runs.approve("below", own.id)
+        assert await runs.redeem("below", own.id, *WHAT.values())
 
     async def test_bad_questions_are_refused_and_change_nothing(self, runs: HostedRuns) -> None:
         loop: list[Any] = []
