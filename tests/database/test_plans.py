@@ -21,6 +21,8 @@ from alcove.messages import queries as messages
 from alcove.messages.model import Stored
 from alcove.messages.windows import Bounds
 from alcove.pages import encode_cursor
+from alcove.runs import approval_queries as approvals
+from alcove.runs.approval_queries import ApprovalFilters
 from alcove.sessions import queries as sessions
 from alcove.sessions.model import Filters
 
@@ -86,6 +88,12 @@ READS: dict[str, Callable[[], Steps[Any]]] = {
     "what waits in the trash": lambda: janitor.waiting(NOW, None, (NOW, "t"), 100),
     "runs that belong to no session": lambda: janitor.forget_runs(NOW, Span(0, NOW), 100),
     "runs with a whole journal": lambda: janitor.forget_journals(NOW, Span(0, NOW), 100),
+    "requests": lambda: approvals.page(NOW, ApprovalFilters(), 50, CURSOR),
+    "requests that wait": lambda: approvals.page(NOW, ApprovalFilters(waiting=True), 50, None),
+    "requests of a run": lambda: approvals.page(NOW, ApprovalFilters(run_id="r"), 50, CURSOR),
+    "requests of a session": lambda: approvals.page(NOW, ApprovalFilters(session_id="s", waiting=True), 50, CURSOR),
+    "requests of a tenant": lambda: approvals.page(NOW, ApprovalFilters(tenant="t"), 50, CURSOR),
+    "requests of a user": lambda: approvals.page(NOW, ApprovalFilters(tenant="t", user_id="u"), 50, CURSOR),
     "list the active of a user": lambda: sessions.page(NOW, Filters(user_id="u", status="active"), 50, CURSOR),
 }
 
@@ -108,6 +116,7 @@ def test_a_read_seeks_in_an_index_and_sorts_nothing(connection: apsw.Connection,
         ("what waits in the trash", "step=? AND (trashed_at,id)>(?,?)"),
         ("runs that belong to no session", "session_id=? AND created_at<?"),
         ("runs with a whole journal", "ended_at>? AND ended_at<?"),
+        ("requests of a user", "tenant=? AND user_id=? AND (created_at,id)<(?,?)"),
         ("list by metadata", "tenant=? AND name=? AND value=? AND (created_at,session_id)<(?,?)"),
     ],
 )
