@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import pty
 import subprocess
 import sys
 import time
@@ -114,3 +116,57 @@ def _waiting(run: Run) -> dict[str, Any]:
     while not (found := loaded(run("runs", "waiting", "--json"))["approvals"]):
         assert time.monotonic() < end, "nothing was asked"
     return found[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "said"), [(b"y", b"answer approved"), (b"n", b"answer denied"), (b"", b"answer denied")]
+)
+def test_a_chat_on_a_terminal_asks(
+    server: str, run: Run, place: Path, monkeypatch: pytest.MonkeyPatch, key: bytes, said: bytes
+) -> None:
+    monkeypatch.setenv("ALCOVE_URL", server)
+    run("create", "--id", "a")
+    with Talk(place) as talk:
+        talk.until(b'asks: tool rm {"path": "/data"}: may I?')
+        talk.until(b"? [y/N]: ")
+        talk.enter(key)
+        talk.until(said)
+    assert run("runs", "waiting").stdout == ""
+
+
+def test_an_answer_from_elsewhere_ends_the_question_of_a_chat(
+    server: str, run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALCOVE_URL", server)
+    run("create", "--id", "a")
+    with Talk(place) as talk:
+        talk.until(b"? [y/N]: ")
+        run("runs", "deny", _waiting(run)["approval_id"], "--reason", "no")
+        talk.until(b"answer denied no")
+
+
+class Talk:
+    """A chat on a terminal of its own, with a program that asks."""
+
+    def __init__(self, place: Path) -> None:
+        self._above, below = pty.openpty()
+        self._heard = b""
+        command = [sys.executable, "-m", "alcove", "chat", "--session", "a", f"python3 -c '{ASKING}'"]
+        env = {**os.environ, "TERM": "dumb"}
+        self._chat = subprocess.Popen(command, stdin=below, stdout=below, stderr=below, cwd=place, env=env)
+        os.close(below)
+
+    def __enter__(self) -> Talk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._chat.wait(30) == 0
+        os.close(self._above)
+
+    def until(self, text: bytes) -> None:
+        while text not in self._heard:
+            self._heard += os.read(self._above, 65536)
+        self._heard = self._heard.partition(text)[2]
+
+    def enter(self, line: bytes) -> None:
+        os.write(self._above, line + b"\n")

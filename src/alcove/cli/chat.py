@@ -12,6 +12,7 @@ import click
 
 from alcove import limits
 from alcove.cli import installation, options, output, views
+from alcove.cli.answering import Answering
 from alcove.cli.installation import Hub
 from alcove.cli.speaking import Speaker
 from alcove.durations import duration_s
@@ -59,7 +60,8 @@ def chat(
     it is a conversation: a message a line, `/quit` or Ctrl-D ends it, Ctrl-C cancels the run.
 
     Into a pipe the output goes as the program wrote it. On a terminal it is shown as text: terminal sequences are left
-    out, unless --raw is given. The agent's answer as it is kept, without banners and prompts, is in --json.
+    out, unless --raw is given. What the run asks a person is put to you there: y approves, anything else denies. The
+    agent's answer as it is kept, without banners and prompts, is in --json.
 
     The exit code is 0 when the program ended by itself, whatever its own exit code was (that is shown), and 1 when it
     failed or timed out. Ctrl-C cancels the run and waits until its processes are gone.
@@ -129,7 +131,8 @@ async def say(message: str, place: Where, how: How) -> None:
 
 async def _answered(hub: Hub, run: Run, how: How, *, files: bool = False) -> Reply:
     """Show a run to its end, and say how that was; cancel it when this is cancelled."""
-    speaker = Speaker(raw=how.raw, files=files)
+    answering = Answering(hub, run.id) if output.can_ask() and not how.as_json else None
+    speaker = Speaker(raw=how.raw, files=files, answering=answering)
     watching = asyncio.create_task(speaker.watch(hub, run.session_id)) if files else None
     try:
         if not how.as_json:
@@ -140,6 +143,8 @@ async def _answered(hub: Hub, run: Run, how: How, *, files: bool = False) -> Rep
         await hub.runs.cancel(run.id)
         raise
     finally:
+        if answering:
+            await answering.close()
         if watching:
             watching.cancel()
             await asyncio.wait([watching])

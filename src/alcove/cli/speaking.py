@@ -10,6 +10,7 @@ import click
 
 from alcove import limits
 from alcove.cli import output
+from alcove.cli.answering import Answering
 from alcove.cli.installation import Hub, workspaces
 from alcove.errors import AlcoveError
 from alcove.events.model import Event
@@ -24,22 +25,26 @@ class Speaker:
         said: The end of what was written.
     """
 
-    def __init__(self, *, raw: bool, files: bool = False) -> None:
+    def __init__(self, *, raw: bool, files: bool = False, answering: Answering | None = None) -> None:
         """Begin with nothing said.
 
         Args:
             raw: Leave what steers a terminal in.
             files: Say which files changed, while they do so far as `watch` is told to look, the rest at the end.
+            answering: Puts to somebody what the run asks; None says how to answer.
         """
         self.said = ""
         self._raw = raw
         self._files = files
+        self._answering = answering
         self._told: set[str] = set()
 
     async def follow(self, hub: Hub, run: Run) -> None:
         """Write all that a run says, to its end."""
         async for event in hub.runs.events(run.id):
             self.hear(event)
+            if self._answering:
+                self._answering.hear(event)
         self.end()
 
     def hear(self, event: Event) -> None:
@@ -57,7 +62,8 @@ class Speaker:
         elif event.type == "approval.requested":
             self.end()
             output.note(f"asks: {asked(data)}")
-            output.note(f"`alcove runs approve {data['approval_id']}` or `deny` answers")
+            if not self._answering:
+                output.note(f"`alcove runs approve {data['approval_id']}` or `deny` answers")
         elif event.type == "approval.decided":
             output.note(" ".join(filter(None, (str(data["status"]), str(data["reason"])))))
         elif event.type == "gap":
