@@ -67,6 +67,19 @@ async def _nowhere(hub: Alcove, *values: str) -> None:
         assert await rows_with(hub, value) == {}
 
 
+async def test_a_secret_is_in_nothing_that_a_run_asks(hub: Alcove) -> None:
+    session = await hub.sessions.create()
+    run = await hub.runs.start(session.id, "echo ready; sleep 100", agent="given")
+    await said(hub, run.id, "ready")
+    asked = await hub.runs.ask(run.id, "tool", f"curl {VALUE}", "", {"h": [VALUE], FILED: 1}, message=f"with {FILED}")
+    assert (asked.name, asked.message) == (f"curl {MARK}", f"with {FILED_MARK}")
+    assert asked.arguments == {"h": [MARK], FILED_MARK: 1}
+    await hub.runs.cancel(run.id)
+    for value in (VALUE, FILED):
+        assert await rows_with(hub, value) == {}
+    assert await rows_with(hub, MARK), "the control"
+
+
 async def test_a_run_has_its_secrets_and_what_is_kept_of_it_has_not(hub: Alcove) -> None:
     session = await hub.sessions.create()
     script = (

@@ -254,3 +254,11 @@ def test_a_hub_left_open_is_closed_at_the_end_of_the_interpreter(tmp_path: Path)
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert [path.name for path in tmp_path.iterdir()] == ["a.db"], "SQLite takes its log in when it is closed"
+
+
+def test_a_script_answers_what_a_run_asks(hub: alcove.sync.Alcove) -> None:
+    hub.runs.register("runner", run_id="r")
+    asked = hub.runs.ask("r", "tool", "rm", "call", {"path": "/data"})
+    assert [one.id for one in hub.runs.approvals(waiting=True).approvals] == [asked.id]
+    assert hub.runs.approve("r", asked.id, reason="fine")
+    assert hub.runs.answer("r", asked.id).reason == "fine"
