@@ -37,7 +37,6 @@ _COLUMNS = (
 _READ = _COLUMNS.replace(
     " status,", " CASE WHEN status = 'waiting' AND expires_at <= ? THEN 'expired' ELSE status END,"
 )
-_ACTS = {ApprovalStatus.APPROVED: "approval.approved", ApprovalStatus.DENIED: "approval.denied"}
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -151,7 +150,7 @@ def ask(
     if request:
         yield remember(now, request, put)
     if put.new:
-        yield from _audit(now, witness, "approval.asked", (yield from get(now, asked.run_id, asked.id)))
+        yield from _audited(now, witness, "approval.asked", (yield from get(now, asked.run_id, asked.id)))
     return put
 
 
@@ -182,7 +181,7 @@ def decide(
             status=found.status,
         )
     yield from _go_on(now, found)
-    yield from _audit(now, witness, _ACTS[ApprovalStatus(status)], found, reason=reason)
+    yield from _audited(now, witness, "approval.approved" if found else "approval.denied", found, reason=reason)
     return found, False
 
 
@@ -203,7 +202,7 @@ def use(now: Micros, run_id: str, approval_id: str, digest: str, witness: Witnes
         return "the run has no such request"
     approval = Approval(*found[0])
     if rows:
-        yield from _audit(now, witness, "approval.used", approval)
+        yield from _audited(now, witness, "approval.used", approval)
         return ""
     if approval.digest != digest:
         return "the approval is about something else"
@@ -322,7 +321,7 @@ def _expire(now: Micros, run_id: str, approval_id: str, witness: Witness | None)
         return None
     found = yield from get(now, run_id, approval_id)
     yield from _go_on(now, found)
-    yield from _audit(now, witness, "approval.expired", found)
+    yield from _audited(now, witness, "approval.expired", found)
     return found
 
 
@@ -354,7 +353,7 @@ def _check_room(run_id: str) -> Steps[None]:
             )
 
 
-def _audit(now: Micros, witness: Witness | None, act: str, approval: Approval, *, reason: str = "") -> Steps[None]:
+def _audited(now: Micros, witness: Witness | None, act: str, approval: Approval, *, reason: str = "") -> Steps[None]:
     yield from record(
         now,
         witness,
