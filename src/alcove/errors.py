@@ -6,7 +6,7 @@ AlcoveError
 │   └── DefinitionError          a dialog's definition has faults: file, line and name of each
 ├── NotFoundError
 │   ├── SessionNotFoundError  RunNotFoundError  AgentNotFoundError  FileMissingError  KeyMissingError
-│   ├── DialogNotFoundError  ApprovalNotFoundError
+│   ├── DialogNotFoundError  ApprovalNotFoundError  ValueNotFoundError
 ├── ConflictError
 │   ├── AlreadyExistsError       an id or key is taken
 │   ├── SessionBusyError         a live run holds the session
@@ -174,6 +174,12 @@ class ApprovalNotFoundError(NotFoundError):
     """There is no such request for approval."""
 
     code = "approval_not_found"
+
+
+class ValueNotFoundError(NotFoundError):
+    """There is no value under that key."""
+
+    code = "value_not_found"
 
 
 class ConflictError(AlcoveError):

@@ -37,6 +37,7 @@ from alcove.search.service import Search
 from alcove.sessions.service import Sessions
 from alcove.settings.loading import load
 from alcove.settings.model import Settings
+from alcove.state.service import State
 from alcove.values import Json
 from alcove.workspaces.base import installation as base_installation
 from alcove.workspaces.changing import Quota
@@ -59,6 +60,7 @@ class Alcove:
         audit: What was denied, and what was done with authority, keys and sessions.
         keys: Who may call the server, and as what.
         objects: The large parts of messages, by hash.
+        state: Values by scope and key.
         search: Messages and titles by their words.
         events: What runs said.
         workspaces: Files of sessions; None when opened without.
@@ -87,6 +89,7 @@ class Alcove:
         self.objects = Objects(database, folder / installation if passing else folder, passing=passing)
         self.messages = Messages(database, self.objects)
         self.dialogs = Dialogs(database, self.objects)
+        self.state = State(database)
         self.search = _search(settings, database, self.objects)
         self.audit = Audit(database, installation, files=_audit_files(settings, passing=passing), clock=clock)
         self.keys = Keys(database, audit=self.audit)

@@ -177,6 +177,9 @@ CHECKS: Final = 1000  # decisions in one request
 REASON_CHARS: Final = 1024  # why a grant was revoked or narrowed, or a request answered so
 
 # Approvals.
+STATE_BYTES: Final = 64 * KIB  # of one value as JSON: what is larger is a file of the workspace
+STATE_KEYS: Final = 1000  # of one session, user, subject, agent, app or run: counted at each new one
+STATE_PAGE: Final = 100  # of a listing: 6.25 MiB of values
 APPROVAL_S: Final = 3600  # how long a run waits for a person, when it does not say otherwise; then it is a no
 APPROVAL_S_MAX: Final = 7 * 86400  # a run holds its session meanwhile
 APPROVAL_BYTES: Final = 64 * KIB  # arguments as JSON: a person has to read them

@@ -40,6 +40,7 @@ _COMMANDS: Final = {
     "cp": _Place("files", "cp", "Copy files into a session, out of it, or between two."),
     "tail": _Place("runs", "tail", "Show what happens in the runs of a session, while it happens."),
     "runs": _Place("runs", "runs", "List runs; answer what they ask: waiting, approve, deny."),
+    "state": _Place("state", "state", "Values by scope and key: get, set, ls, rm."),
     "search": _Place("search", "search", "Find messages and titles by their words."),
     "rm": _Place("sessions", "rm", "Move sessions and their descendants to the trash."),
     "restore": _Place("cleaning", "restore", "Bring sessions back from the trash."),

@@ -24,6 +24,7 @@ from alcove.cli.remote_approvals import RemoteApprovals
 from alcove.cli.remote_audit import RemoteAudit
 from alcove.cli.remote_grants import GrantAnswer, decisions
 from alcove.cli.remote_keys import RemoteKeys
+from alcove.cli.remote_state import RemoteState
 from alcove.cli.sweeping import RemoteJanitor
 from alcove.cli.wire import UnreachableError, Wire, at
 from alcove.dialogs.loading import decoded
@@ -59,6 +60,7 @@ class Remote:
         self.sessions = RemoteSessions(wire)
         self.messages = RemoteMessages(wire)
         self.dialogs = RemoteDialogs(wire)
+        self.state = RemoteState(wire)
         self.search = RemoteSearch(wire)
         self.runs = RemoteRuns(wire)
         self.events = RemoteEvents(wire)

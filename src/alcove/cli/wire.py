@@ -98,6 +98,7 @@ class Wire:
         query: Query | None = None,
         body: object = None,
         content: bytes | Iterable[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """Make a request and return its answer.
 
@@ -107,17 +108,18 @@ class Wire:
             query: Its parameters; those that are None are left out.
             body: A value, sent as JSON.
             content: Bytes to send as they are.
+            headers: Further ones.
 
         Raises:
             UnreachableError: There is no answer.
             AlcoveError: What the server raised, as the same class.
         """
-        headers: dict[str, str] = {}
+        sent = dict(headers or {})
         if body is not None:
-            content, headers["Content-Type"] = msgspec.json.encode(body), "application/json"
+            content, sent["Content-Type"] = msgspec.json.encode(body), "application/json"
         elif content is not None:
-            headers["Content-Type"] = "application/octet-stream"
-        async with self._asked(method, path, query, content, headers) as response:
+            sent["Content-Type"] = "application/octet-stream"
+        async with self._asked(method, path, query, content, sent) as response:
             with self._reached():
                 content = await asyncio.to_thread(response.read)
             return Answer(response.status, content)

@@ -142,6 +142,7 @@ class Swept(msgspec.Struct, frozen=True, kw_only=True):
         expired: What went to the trash.
         trash: What was removed for good.
         lost_runs: Runs whose holder is gone, or whose host was not heard of: marked lost, their processes ended.
+        values: Of state: expired, or of runs that have ended.
         journals: Runs whose output was forgotten, because they ended more than `limits.JOURNAL_DAYS` ago.
         runs: Runs without a session that were removed, because they ended more than `limits.LEDGER_DAYS` ago.
         disks: How full the disks are.
@@ -153,6 +154,7 @@ class Swept(msgspec.Struct, frozen=True, kw_only=True):
     trash: Cleaned
     lost_runs: int
     journals: int
+    values: int
     runs: int
     disks: tuple[Disk, ...]
     problems: tuple[str, ...]

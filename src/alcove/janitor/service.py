@@ -24,6 +24,7 @@ from alcove.lifecycle.model import By, Why
 from alcove.lifecycle.trash import Trash
 from alcove.runs import holder
 from alcove.runs.service import Runs
+from alcove.state.service import State
 from alcove.values import Json
 from alcove.workspaces.service import Workspaces
 
@@ -71,14 +72,16 @@ class Janitor:
         self._grace_s = grace_s
         self._places = places
         self._steady = steady
+        self._state = State(database)
         self._strays = Strays(database, workspaces)
 
     async def sweep(self, *, dry_run: bool = False, by: str = _OWN) -> Swept:
         """Do all that is to be done by itself; with `dry_run`, tell what that would be.
 
         Moves what has expired to the trash, removes what was in the trash for longer than its grace, forgets the output
-        of runs after `limits.JOURNAL_DAYS`, removes runs that belonged to no session after `limits.LEDGER_DAYS`, ends
-        what lost runs have left, and finishes what was interrupted.
+        of runs after `limits.JOURNAL_DAYS`, removes runs that belonged to no session after `limits.LEDGER_DAYS` and
+        values of state that have expired or whose run has ended, ends what lost runs have left, and finishes what was
+        interrupted.
 
         Args:
             dry_run: Only look.
@@ -91,6 +94,7 @@ class Janitor:
             trash = await self.clean(What.TRASH, dry_run=dry_run, by=_OWN)
         journals = await self._forget(limits.JOURNAL_DAYS, queries.old_journals, queries.forget_journals, dry_run)
         runs = await self._forget(limits.LEDGER_DAYS, queries.old_runs, queries.forget_runs, dry_run)
+        values = await self._state.sweep(dry_run=dry_run)
         if self._audit and not dry_run:
             await self._audit.sweep()
         # Last, so that nothing is due that was not when this began: a preview could not know.
@@ -112,6 +116,7 @@ class Janitor:
             trash=trash,
             lost_runs=lost,
             journals=journals,
+            values=values,
             runs=runs,
             disks=disks,
             problems=tuple(problems),
@@ -178,9 +183,11 @@ class Janitor:
                 continue
             for problem in swept.problems:
                 _log.warning(problem)
-            if swept.expired.sessions or swept.trash.sessions or swept.journals or swept.runs:
+            if swept.expired.sessions or swept.trash.sessions or swept.journals or swept.values or swept.runs:
                 counts = {"expired": swept.expired.sessions, "purged": swept.trash.sessions}
-                _log.info("swept", extra={**counts, "journals": swept.journals, "runs": swept.runs})
+                _log.info(
+                    "swept", extra={**counts, "journals": swept.journals, "values": swept.values, "runs": swept.runs}
+                )
 
     async def _asked(self, what: str, who: str, *, dry_run: bool, **words: Json) -> None:
         """Audit that somebody asked for a clean-up, before it begins; what goes has rows of its own."""

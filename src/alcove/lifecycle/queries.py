@@ -14,11 +14,13 @@ _SMALL = (
     "DELETE FROM session_metadata WHERE session_id = ?",
     "DELETE FROM session_keys WHERE session_id = ?",
     "DELETE FROM ceilings WHERE session_id = ?",
+    "DELETE FROM state_values WHERE tenant = '' AND app = '' AND scope = 'session' AND owner = ?",
     "DELETE FROM heads WHERE session_id = ?",
 )
 _OF_RUN = (
     "DELETE FROM grant_changes WHERE run_id = ?",
     "DELETE FROM grants WHERE run_id = ?",
+    "DELETE FROM state_values WHERE tenant = '' AND app = '' AND scope = 'run' AND owner = ?",
     "DELETE FROM runs WHERE id = ?",
 )
 

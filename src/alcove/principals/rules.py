@@ -55,6 +55,9 @@ LEAST: Final[dict[str, Role]] = {
     "sessions.delete": Role.USER,
     "sessions.read": Role.USER,
     "sessions.update": Role.USER,
+    "state.read": Role.USER,
+    # State steers what a bot does next, as a dialog's does.
+    "state.write": Role.SERVICE,
     "trash.read": Role.SERVICE,
     "users.read": Role.SERVICE,
 }

@@ -33,6 +33,7 @@ from alcove.runs.granting import new_run
 from alcove.runs.grants import Asked
 from alcove.runs.hosted_queries import Reported
 from alcove.runs.model import Ending, Run, RunStatus
+from alcove.runs.remembering import Remembering
 from alcove.sessions.service import Sessions
 
 _log = logging.getLogger("alcove.runs")
@@ -59,7 +60,7 @@ class Bearer(NamedTuple):
     owner: Whose
 
 
-class HostedRuns(Approvals):
+class HostedRuns(Approvals, Remembering):
     """Keeps runs that a host framework executes.
 
     Args:

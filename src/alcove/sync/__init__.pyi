@@ -40,10 +40,12 @@ from alcove.runs import (
     hosted_queries as _alcove_runs_hosted_queries,
     model as _alcove_runs_model,
     reconciler as _alcove_runs_reconciler,
+    remembering as _alcove_runs_remembering,
 )
 from alcove.search import model as _alcove_search_model
 from alcove.sessions import heads as _alcove_sessions_heads, model as _alcove_sessions_model
 from alcove.settings import model as _alcove_settings_model
+from alcove.state import model as _alcove_state_model
 from alcove.sync import doors as _alcove_sync_doors
 from alcove.workspaces import (
     changing as _alcove_workspaces_changing,
@@ -84,6 +86,8 @@ class Alcove:
     def sessions(self) -> Lifecycle: ...
     @property
     def settings(self) -> _alcove_settings_model.Settings: ...
+    @property
+    def state(self) -> State: ...
     @property
     def workspaces(self) -> Workspaces | None: ...
     def probe(self) -> None:
@@ -703,6 +707,9 @@ class Runs:
     ) -> _alcove_runs_model.Run:
         """Start a run on a message and return it; it goes on whether anybody listens or not."""
 
+    def state_of(self, run_id: str, scope: str, operation: str, caller: str = "") -> _alcove_runs_remembering.StateOf:
+        """Return whose state a run means by a scope, if it may use that now."""
+
     def stream(
         self, session_id: str, message: str, *, agent: str | None = None, timeout_s: float | None = None
     ) -> _alcove_sync_doors.BlockingIterator[_alcove_events_model.Event]:
@@ -890,6 +897,59 @@ class Lifecycle:
         self, session_id: str, changes: _alcove_sessions_model.Changes, *, version: int | None = None
     ) -> _alcove_sessions_model.Session:
         """Change title, agent, metadata (merged by name, None removes one), pin, TTL or lifetime."""
+
+class State:
+    """Values by scope and key, each with a version for compare-and-set."""
+    def delete(
+        self,
+        scope: str,
+        key: str,
+        *,
+        of: str = "",
+        tenant: str = "default",
+        app: str = "",
+        expected_version: int | None = None,
+    ) -> None:
+        """Delete a value; with `expected_version` only the one that has it."""
+
+    def find(
+        self, scope: str, key: str, *, of: str = "", tenant: str = "default", app: str = ""
+    ) -> _alcove_state_model.Value | None:
+        """Return a value, None where there is none; otherwise as `get`."""
+
+    def get(
+        self, scope: str, key: str, *, of: str = "", tenant: str = "default", app: str = ""
+    ) -> _alcove_state_model.Value:
+        """Return a value."""
+
+    def list(
+        self,
+        scope: str,
+        *,
+        of: str = "",
+        tenant: str = "default",
+        app: str = "",
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> _alcove_state_model.ValuePage:
+        """List the values of a place by key."""
+
+    def set(
+        self,
+        scope: str,
+        key: str,
+        value: _alcove_values.Json,
+        *,
+        of: str = "",
+        tenant: str = "default",
+        app: str = "",
+        ttl_s: float | None = None,
+        expected_version: int | None = None,
+    ) -> _alcove_state_model.Value:
+        """Set a value, in one transaction; with `expected_version` only in place of the one that has it."""
+
+    def sweep(self, *, dry_run: bool = False) -> int:
+        """Remove what has expired and what belonged to runs that have ended; return how many values."""
 
 class Workspaces:
     """The folders of sessions, and (`Files`) what is in them."""

@@ -18,5 +18,6 @@ NAMES: Final = {
     "Objects": "alcove.objects.service:Objects",
     "Runs": "alcove.runs.service:Runs",
     "Search": "alcove.search.service:Search",
+    "State": "alcove.state.service:State",
     "Workspaces": "alcove.workspaces.service:Workspaces",
 }

@@ -99,6 +99,7 @@ class CleanupView(msgspec.Struct, frozen=True, kw_only=True):
         dry_run: Whether nothing was done.
         cleaned: By kind.
         lost_runs: Runs whose process is gone, which a sweep marks lost.
+        values: Of state: expired, or of runs that have ended.
         journals: Runs that ended long ago, whose output a sweep forgets.
         runs: Runs that belonged to no session and ended a year ago, which a sweep removes.
         folderless: Sessions whose workspace is gone; told with `strays`, never changed.
@@ -109,6 +110,7 @@ class CleanupView(msgspec.Struct, frozen=True, kw_only=True):
     cleaned: list[CleanedView]
     lost_runs: int = 0
     journals: int = 0
+    values: int = 0
     runs: int = 0
     folderless: tuple[str, ...] = ()
     disks: list[DiskView]
@@ -125,6 +127,7 @@ async def clean_up(call: Call, body: Cleaning) -> CleanupView:
             cleaned=[_cleaned(swept.expired), _cleaned(swept.trash)],
             lost_runs=swept.lost_runs,
             journals=swept.journals,
+            values=swept.values,
             runs=swept.runs,
             disks=await _disks(call),
         )

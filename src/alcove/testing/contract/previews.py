@@ -211,7 +211,7 @@ def _groups(cleaned: Cleaned) -> tuple[int, set[tuple[str, int]]]:
 
 
 def _facts(swept: Swept) -> tuple[object, ...]:
-    return _groups(swept.expired), _groups(swept.trash), swept.lost_runs, swept.journals, swept.runs
+    return _groups(swept.expired), _groups(swept.trash), swept.lost_runs, swept.journals, swept.values, swept.runs
 
 
 def _amount(swept: Swept) -> int:
