@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         StorageError as StorageError,
         TooLargeError as TooLargeError,
         UnauthorizedError as UnauthorizedError,
+        ValueNotFoundError as ValueNotFoundError,
         VersionMismatchError as VersionMismatchError,
     )
     from alcove.events.model import Event as Event
@@ -116,6 +117,7 @@ __all__ = [
     "StorageError",
     "TooLargeError",
     "UnauthorizedError",
+    "ValueNotFoundError",
     "VersionMismatchError",
     "__version__",
     "ask",

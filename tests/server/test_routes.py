@@ -32,10 +32,11 @@ def test_every_route_has_a_permission_a_description_and_a_line_in_the_docs(route
 
 def test_a_run_may_only_read_ask_what_it_may_and_say_how_it_goes() -> None:
     written = {route.permission for route in ROUTES if route.run and route.method != "GET"}
-    assert written == {"runs.ask", "runs.authorize", "runs.report"}
+    assert written == {"runs.ask", "runs.authorize", "runs.report", "state.write"}
     for route in ROUTES:
         if route.run:
-            assert "session_id" in route.parameters or "run_id" in route.parameters
+            # Whose state it is, a run's grant says.
+            assert {"session_id", "run_id", "scope"} & set(route.parameters)
 
 
 def test_what_may_be_called_without_permission_tells_nothing_of_sessions() -> None:

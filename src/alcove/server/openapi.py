@@ -11,6 +11,7 @@ import msgspec
 
 import alcove
 from alcove.errors import InvalidError, NotPermittedError, RateLimitedError, TooLargeError, UnauthorizedError
+from alcove.rights.model import ALIASES, SCOPES
 from alcove.server.problems import (
     ForbiddenError,
     MediaTypeError,
@@ -59,6 +60,14 @@ _PARAMETERS: Final[dict[str, Node]] = {
     "hash": {"description": "Which object: its SHA-256 in hex.", "schema": {"type": "string", "maxLength": 64}},
     "user": {
         "description": "The caller's own id of the user.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 256},
+    },
+    "scope": {
+        "description": "Of state.",
+        "schema": {"type": "string", "enum": [*SCOPES, *ALIASES]},
+    },
+    "key": {
+        "description": "Which value.",
         "schema": {"type": "string", "minLength": 1, "maxLength": 256},
     },
     "path": {
