@@ -53,6 +53,19 @@ def test_every_denial_is_written_once_whatever_fails_meanwhile(steps: list[tuple
         assert denials.next_s() is None
 
 
+def test_what_was_repeated_is_taken_however_many_were_not() -> None:
+    clock = FrozenClock()
+    denials = Denials(clock.now, clock.monotonic)
+    kinds = [Denied("check.denied", "revoked", f"run:{number}") for number in range(9)]
+    for denied in kinds:
+        denials.add(denied)
+    assert len(denials.take(9)) == 9
+    denials.add(kinds[-1])
+    assert [act.times for _, act in denials.take(5, everything=True)] == [1]
+    assert denials.take(5, everything=True) == []
+    assert denials.next_s() is None
+
+
 def test_what_repeats_waits_for_the_end_of_its_window() -> None:
     clock = FrozenClock()
     denials = Denials(clock.now, clock.monotonic)

@@ -130,9 +130,9 @@ class Denials:
         with self._lock:
             now = self._monotonic()
             taken: list[tuple[Denied, Act]] = []
-            for denied in list(islice(self._told, most)):
+            for denied in list(self._told):  # those that nothing repeated are no rows, and may stand before one that is
                 count = self._told[denied]
-                if count.until > now and not everything:
+                if len(taken) == most or (count.until > now and not everything):
                     break
                 del self._told[denied]
                 if count.times:

@@ -25,7 +25,7 @@ from alcove.sessions.service import Sessions
 from alcove.state.service import State
 from alcove.testing.rows import execute
 
-_FAR = {"scope": "user", "of": "ana"}
+_FAR: dict[str, Any] = {"scope": "user", "of": "ana"}
 
 
 async def _run(database: Database, run_id: str = "r1") -> str:
@@ -52,7 +52,8 @@ class StateContract:
     async def test_a_value_comes_back_as_it_was(self, database: Database, state: State, scope: str) -> None:
         known = ALIASES.get(scope, scope)
         of = {"session": (await Sessions(database).create()).id, "run": await _run(database), "app": ""}.get(known, "x")
-        for value in (None, True, 0, -1.5, "", "小", [], {"a": [1, {"b": None}]}, 2**60):
+        values: list[Any] = [None, True, 0, -1.5, "", "小", [], {"a": [1, {"b": None}]}, 2**60]
+        for value in values:
             await state.set(scope, "key", value, of=of)
             found = await state.get(known, "key", of=of)
             assert found.value == value
@@ -111,8 +112,9 @@ class StateContract:
             for _ in range(5):
                 while True:
                     found = await state.get("user", "count", of="ana")
+                    count: Any = found.value
                     try:
-                        await state.set("user", "count", found.value + 1, of="ana", expected_version=found.version)
+                        await state.set("user", "count", count + 1, of="ana", expected_version=found.version)
                     except VersionMismatchError:
                         continue
                     break
@@ -232,8 +234,9 @@ class StateContract:
     async def test_bad_input_names_its_field_and_changes_nothing(
         self, database: Database, state: State, changes: dict[str, Any], field: str
     ) -> None:
+        arguments: dict[str, Any] = {**_FAR, "key": "k", "value": 1, **changes}
         with pytest.raises(InvalidError) as caught:
-            await state.set(**{**_FAR, "key": "k", "value": 1, **changes})
+            await state.set(**arguments)
         assert caught.value.field == field
         assert caught.value.remedy
         assert await execute(database, "SELECT name FROM state_values") == []
