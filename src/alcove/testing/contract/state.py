@@ -58,7 +58,7 @@ class StateContract:
             found = await state.get(known, "key", of=of)
             assert found.value == value
             assert type(found.value) is type(value)
-        assert found.place.scope == known
+            assert found.place.scope == known
         await state.delete(scope, "key", of=of)
         assert await state.find(scope, "key", of=of) is None
         with pytest.raises(ValueNotFoundError):
