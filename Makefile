@@ -61,7 +61,7 @@ bench: $(VENV)-bench/.bench ## Measure Alcove against its peers
 lock: $(VENV)/.lock ## Resolve pyproject.toml anew into requirements/*.txt
 	$(COMPILE) pyproject.toml --extra server --output-file requirements/run.txt
 	$(COMPILE) --group build --constraints requirements/run.txt --output-file requirements/build.txt
-	$(COMPILE) pyproject.toml --extra server --extra postgres --group test --group check \
+	$(COMPILE) pyproject.toml --extra server --extra postgres --extra oidc --group test --group check \
 		--constraints requirements/run.txt --constraints requirements/build.txt --output-file requirements/dev.txt
 	$(COMPILE) pyproject.toml --extra server --group bench \
 		--constraints requirements/run.txt --constraints requirements/build.txt --output-file requirements/bench.txt

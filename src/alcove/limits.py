@@ -212,6 +212,12 @@ AUDIT_CHECKPOINT_S: Final = 1  # how often the checkpoint beside the database is
 KEY_RATE: Final = 1_000_000  # requests a second that may be asked for: more than any server answers
 USER_KEY_RATE: Final = 50  # of a user's key by default: no person is faster, and no script of one takes all
 KEY_BURST_S: Final = 2  # seconds' worth of requests that may come at once
+OIDC_TOKEN_BYTES: Final = 8 * KIB  # of a provider's token: as much as fits into a header of most servers
+OIDC_LEEWAY_S: Final = 60  # by which the clocks of a provider and of this machine may differ
+OIDC_KNOWN_S: Final = 60  # that a token is taken again without a look at its signature
+OIDC_KEYS_S: Final = 3600  # after which a provider's keys are fetched anew, so that a withdrawn one is forgotten
+OIDC_REFETCH_S: Final = 30  # between two fetches, however many tokens come with a key that is unknown
+OIDC_KEYS_BYTES: Final = MIB  # of a provider's keys
 KEYS_KNOWN: Final = 10_000  # keys in memory; the one that has been there for longest is looked up anew
 DECISION_S: Final = 1.0  # how long what the database said about a key or a grant holds; then it is asked again
 

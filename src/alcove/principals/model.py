@@ -31,6 +31,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
         key_id: The key that it came with, `''` for the local administrator and for runs.
         session_id: The session of a run, `''` otherwise.
         run_id: The run itself.
+        subject: Whom the token of a provider is for, `''` without one.
     """
 
     role: Role
@@ -39,12 +40,15 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     key_id: str = ""
     session_id: str = ""
     run_id: str = ""
+    subject: str = ""
 
     @property
     def name(self) -> str:
-        """Who that is, for logs and records: `key:…`, `run:…` or `local`."""
+        """Who that is, for logs and records: `key:…`, `oidc:…`, `run:…` or `local`."""
         if self.role is Role.RUN:
             return f"run:{self.run_id}"
+        if self.subject:
+            return f"oidc:{self.subject}"
         return f"key:{self.key_id}" if self.key_id else "local"
 
 

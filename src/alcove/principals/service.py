@@ -14,6 +14,7 @@ from alcove.durations import ttl_us
 from alcove.errors import RateLimitedError, UnauthorizedError
 from alcove.pages import page_limit
 from alcove.principals import queries, rules
+from alcove.principals.allowance import Allowance
 from alcove.principals.model import Issued, Key, KeyPage, Principal, Role
 
 _log = logging.getLogger("alcove.keys")
@@ -25,27 +26,13 @@ _HOUR: Micros = 3600 * SECOND
 class _Known:
     """A key as the database had it a moment ago, and what its holder may still ask for."""
 
-    __slots__ = ("allowance", "key", "looked_at", "principal", "refilled_at")
+    __slots__ = ("allowance", "key", "looked_at", "principal")
 
     def __init__(self, key: Key, looked_at: float) -> None:
         self.key = key
         self.principal = Principal(role=Role(key.role), tenant=key.tenant, user_id=key.user_id, key_id=key.id)
         self.looked_at = looked_at
-        self.refilled_at = looked_at
-        self.allowance = float(key.rate_per_s * limits.KEY_BURST_S)
-
-    def spend(self, now: float) -> bool:
-        """Take one request from the allowance: a bucket that fills at the key's rate. Return whether there was one."""
-        rate = self.key.rate_per_s
-        if not rate:
-            return True
-        filled = self.allowance + (now - self.refilled_at) * rate
-        self.allowance = min(filled, float(rate * limits.KEY_BURST_S))
-        self.refilled_at = now
-        if self.allowance < 1:
-            return False
-        self.allowance -= 1
-        return True
+        self.allowance = Allowance(key.rate_per_s, looked_at)
 
 
 @final
@@ -151,7 +138,7 @@ class Keys:
         known = self._known.get(digest)
         if known is None or now - known.looked_at >= limits.DECISION_S:
             known = await self._look_up(digest, now, known)
-        if not known.spend(now):
+        if not known.allowance.spend(now):
             raise RateLimitedError(
                 f"this key may make {known.key.rate_per_s} requests a second",
                 limit=known.key.rate_per_s,
@@ -173,7 +160,7 @@ class Keys:
             raise UnauthorizedError(f"this key is {refusal}", remedy="ask whoever runs this server for another")
         known = _Known(key, now)
         if before is not None:
-            known.allowance, known.refilled_at = before.allowance, before.refilled_at
+            known.allowance = before.allowance
         elif len(self._known) >= limits.KEYS_KNOWN:
             del self._known[next(iter(self._known))]
         self._known[digest] = known

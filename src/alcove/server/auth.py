@@ -9,6 +9,7 @@ from typing import Final, Protocol, TypeAlias, final
 from urllib.parse import urlsplit
 
 from alcove.errors import UnauthorizedError
+from alcove.principals import oidc
 from alcove.principals.model import LOCAL, NOBODY, Principal, Role
 from alcove.principals.service import Keys
 from alcove.runs.hosted import TOKEN_PREFIX, Bearer
@@ -41,14 +42,22 @@ class PortGate:
         keys: Tells who holds one.
         allowed_hosts: Names besides those of the loopback under which a proxy may call.
         tokens: Tells which run a run's token is of; None to take none.
+        provider: Tells whom a token of the OpenID Connect provider is for; None to take none.
         loopback: Whether only this machine reaches the port. Otherwise a key is needed always, and any name is taken
             unless some are listed: no page has the key.
     """
 
     def __init__(
-        self, keys: Keys, allowed_hosts: Iterable[str] = (), *, tokens: Tokens | None = None, loopback: bool = True
+        self,
+        keys: Keys,
+        allowed_hosts: Iterable[str] = (),
+        *,
+        tokens: Tokens | None = None,
+        provider: oidc.Tokens | None = None,
+        loopback: bool = True,
     ) -> None:
         self._keys = keys
+        self._provider = provider
         self._tokens = tokens
         self._loopback = loopback
         listed = frozenset(name.lower() for name in allowed_hosts)
@@ -70,9 +79,12 @@ class PortGate:
             bearer = await self._tokens(secret.decode("latin-1"))
             owner = bearer.owner
             return Principal(role=Role.RUN, tenant=owner.tenant, session_id=owner.session_id, run_id=bearer.run_id)
-        if self._loopback and not await self._keys.exist():
+        if self._loopback and self._provider is None and not await self._keys.exist():
             return LOCAL
         if secret is not None:
+            text = secret.decode("latin-1")
+            if self._provider is not None and oidc.looks_like_one(text):
+                return await self._provider.authenticate(text)
             return await self._keys.authenticate(secret.decode("latin-1"))
         if route.public and route is not UNMATCHED:  # a stranger is not told which paths there are
             return NOBODY

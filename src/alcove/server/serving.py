@@ -21,6 +21,7 @@ from alcove import hub as installation, limits
 from alcove.audit.model import Act
 from alcove.errors import AgentNotFoundError, AlcoveError, ConfigurationError
 from alcove.hub import Alcove
+from alcove.principals import oidc
 from alcove.rights.rules import reaches_loopback
 from alcove.server.app import App
 from alcove.server.auth import PortGate
@@ -73,14 +74,22 @@ async def serve(settings: Settings, *, prepare: Callable[[Alcove], None] | None 
                 prepare(hub)
             check_default(hub)
             await hub.runs.reconcile()
-            if not await hub.keys.exist() and (trusted := check_keyless(hub, loopback=loopback)):
+            provider = oidc.configured(settings, audit=hub.audit)
+            guarded = provider is not None or await hub.keys.exist()
+            if not guarded and (trusted := check_keyless(hub, loopback=loopback)):
                 words: dict[str, Json] = {"agents": ", ".join(trusted)}
                 await hub.audit.done(Act(act="server.trusted", who="configuration", words=words))
             for warning in settings.warnings:
                 _log.warning(warning)
             site = Site(hub=hub, routes=ROUTES, metrics=Metrics(), stopping=asyncio.Event())
             hub.workshop.door = RunDoor(site)
-            gate = PortGate(hub.keys, settings.allowed_hosts, tokens=hub.runs.of_token, loopback=loopback)
+            gate = PortGate(
+                hub.keys,
+                settings.allowed_hosts,
+                tokens=hub.runs.of_token,
+                provider=provider,
+                loopback=loopback,
+            )
             await _Server(site, gate).serve([listener])
     _log.info("stopped")
 

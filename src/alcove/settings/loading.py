@@ -29,6 +29,7 @@ from alcove.settings.parsing import (
     as_paths,
     as_port,
     as_text,
+    as_url_or_path,
     as_words,
     masked,
     nearest,
@@ -37,6 +38,7 @@ from alcove.settings.parsing import (
 
 FILE_NAME: Final = "alcove.toml"
 _NAMED: Final = ("agents", "secrets")  # tables of tables
+_INNER: Final = ("sandbox", "oidc")  # tables of settings
 
 # Set by Alcove inside a run, so that `alcove` may be called there without a warning.
 _RUN_VARIABLES: Final = frozenset({"ALCOVE_SESSION_ID", "ALCOVE_RUN_ID", "ALCOVE_RUN_TOKEN", "ALCOVE_SOCKET"})
@@ -124,9 +126,9 @@ def _user_folder(environ: Mapping[str, str]) -> Path:
 
 
 def _flat(tables: Table, file: Path) -> Table:
-    flat = {name: value for name, value in tables.items() if name not in {*_NAMED, "sandbox"}}
-    _refuse_unknown(flat, [*(name for name in _BY_NAME if "." not in name), *_NAMED, "sandbox"], str(file))
-    inner = {f"sandbox.{name}": value for name, value in _table(tables, "sandbox", file).items()}
+    flat = {name: value for name, value in tables.items() if name not in {*_NAMED, *_INNER}}
+    _refuse_unknown(flat, [*(name for name in _BY_NAME if "." not in name), *_NAMED, *_INNER], str(file))
+    inner = {f"{table}.{name}": value for table in _INNER for name, value in _table(tables, table, file).items()}
     _refuse_unknown(inner, _BY_NAME, str(file))
     return {**flat, **inner}
 
@@ -235,6 +237,13 @@ _SETTINGS: Final = (
     _Setting("sandbox.rung", "ALCOVE_SANDBOX", "rung", str, "auto", one_of(*get_args(Rung)), '"auto"'),
     _Setting("sandbox.minimum", "ALCOVE_SANDBOX_MINIMUM", "minimum", list, None, as_minimum, '["none"]'),
     _Setting("sandbox.limits", "ALCOVE_SANDBOX_LIMITS", "limits", dict, {}, as_limits, '{ memory = "2GiB" }', _pairs),
+    _Setting("oidc.issuer", "ALCOVE_OIDC_ISSUER", "oidc_issuer", str, None, as_text, '"https://id.example.org"'),
+    _Setting("oidc.audience", "ALCOVE_OIDC_AUDIENCE", "oidc_audience", str, None, as_text, '"alcove"'),
+    _Setting("oidc.jwks", "ALCOVE_OIDC_JWKS", "oidc_jwks", str, None, as_url_or_path, '"https://id.example.org/keys"'),
+    _Setting("oidc.algorithms", "ALCOVE_OIDC_ALGORITHMS", "oidc_algorithms", list, ["RS256"], as_words, '["ES256"]'),
+    _Setting("oidc.user_claim", "ALCOVE_OIDC_USER_CLAIM", "oidc_user_claim", str, "sub", as_text, '"email"'),
+    _Setting("oidc.tenant_claim", "ALCOVE_OIDC_TENANT_CLAIM", "oidc_tenant_claim", str, None, as_text, '"org"'),
+    _Setting("oidc.role_claim", "ALCOVE_OIDC_ROLE_CLAIM", "oidc_role_claim", str, None, as_text, '"alcove_role"'),
     _Setting("sandbox.read", "ALCOVE_SANDBOX_READ", "read", list, [], as_paths, '["/opt/tools"]'),
 )
 _BY_NAME: Final = {setting.name: setting for setting in _SETTINGS}

@@ -45,6 +45,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         log: Form of log lines.
         agents: The tables `[agents.NAME]` as written.
         secrets: The tables `[secrets]` as written: where values are, and no values.
+        oidc_issuer: The OpenID Connect provider whose tokens are taken; None for none.
+        oidc_audience: Whom its tokens have to be for.
+        oidc_jwks: Where its keys are: a URL, or a path.
+        oidc_algorithms: With which it signs.
+        oidc_user_claim: The claim that names the user.
+        oidc_tenant_claim: The one that names the tenant, None for the tenant `default`.
+        oidc_role_claim: The one that names the role, None for users only.
         file: The configuration file that was read.
         warnings: Sentences about what was ignored.
         sources: Every setting with its origin; read it by `origins()`.
@@ -67,6 +74,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trust_host_agents: bool
     search: bool
     log: LogFormat
+    oidc_issuer: str | None
+    oidc_audience: str | None
+    oidc_jwks: str | None
+    oidc_algorithms: tuple[str, ...]
+    oidc_user_claim: str
+    oidc_tenant_claim: str | None
+    oidc_role_claim: str | None
     agents: Mapping[str, Table]
     secrets: Mapping[str, Table]
     file: Path | None

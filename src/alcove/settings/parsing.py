@@ -90,6 +90,11 @@ def as_paths(raw: list[object], place: Place) -> tuple[Path, ...]:
     return tuple(as_path(path, place) for path in as_words(raw, place))
 
 
+def as_url_or_path(raw: str, place: Place) -> str:
+    """Return a URL as it is, and anything else as a path made absolute."""
+    return as_text(raw, place) if "://" in raw else str(as_path(raw, place))
+
+
 def as_words(raw: list[object], place: Place) -> tuple[str, ...]:
     """Return a list of words."""
     words = [word for word in raw if isinstance(word, str)]

@@ -1,0 +1,87 @@
+"""Tokens of a provider over HTTP: who comes in, as whom, and who does not."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from joserfc import jwt
+from joserfc.jwk import KeySet, RSAKey
+
+from alcove.audit.model import AuditFilters
+from alcove.errors import ConfigurationError
+from alcove.principals import oidc
+from alcove.server.app import App
+from alcove.server.auth import PortGate
+from alcove.server.call import Site
+from alcove.settings.loading import load
+from server.asgi import Client
+
+KEY = RSAKey.generate_key(2048, {"kid": "k", "use": "sig"})
+TABLE = '[oidc]\nissuer = "https://id.example.org"\naudience = "alcove"\njwks = "keys.json"\nrole_claim = "role"\n'
+
+
+def token(user: str, **claims: Any) -> str:
+    said = {"iss": "https://id.example.org", "aud": "alcove", "sub": user, "exp": int(time.time()) + 600, **claims}
+    return jwt.encode({"alg": "RS256", "kid": "k"}, said, KEY)
+
+
+@pytest.fixture
+def gate(site: Site, tmp_path: Path) -> PortGate:
+    (tmp_path / "keys.json").write_text(json.dumps(KeySet([KEY]).as_dict(private=False)))
+    (tmp_path / "alcove.toml").write_text(TABLE)
+    provider = oidc.configured(load(tmp_path, {}), audit=site.hub.audit)
+    return PortGate(site.hub.keys, tokens=site.hub.runs.of_token, provider=provider)
+
+
+def bearing(site: Site, gate: PortGate, secret: str) -> Client:
+    return Client(App(site, gate), {"authorization": f"Bearer {secret}"} if secret else {})
+
+
+async def test_a_user_of_the_provider_has_its_own_sessions(site: Site, gate: PortGate) -> None:
+    ana, ben = (bearing(site, gate, token(user)) for user in ("ana", "ben"))
+    made = await ana("POST", "/api/v1/sessions")
+    assert (made.status, made.json()["user_id"]) == (201, "ana")
+    path = f"/api/v1/sessions/{made.json()['session_id']}"
+    assert (await ana("GET", path)).status == 200
+    foreign, unknown = await ben("GET", path), await ben("GET", "/api/v1/sessions/nobody")
+    assert (
+        (foreign.status, foreign.json()["code"])
+        == (unknown.status, unknown.json()["code"])
+        == (404, "session_not_found")
+    )
+    assert (await ben("POST", "/api/v1/sessions", {"user_id": "ana"})).status == 403
+    assert (await ana("GET", "/api/v1/keys")).status == 403
+    admin = bearing(site, gate, token("root", role="admin"))
+    assert (await admin("GET", "/api/v1/keys")).status == 200
+
+
+async def test_where_there_is_a_provider_nobody_is_the_local_administrator(site: Site, gate: PortGate) -> None:
+    assert (await bearing(site, gate, "")("GET", "/api/v1/sessions")).status == 401
+    assert (await bearing(site, gate, "")("GET", "/health")).status == 200
+    without = PortGate(site.hub.keys)
+    assert (await bearing(site, without, "")("GET", "/api/v1/sessions")).status == 200, "the control"
+
+
+async def test_a_token_that_is_not_taken_is_refused_as_a_key_is_and_audited(site: Site, gate: PortGate) -> None:
+    wrong = [token("ana", aud="other"), token("ana", exp=1), token("ana", role="root"), token("ana")[:-8], "eyJ.e30.x"]
+    answers = [await bearing(site, gate, one)("GET", "/api/v1/sessions") for one in wrong]
+    assert {(one.status, one.json()["detail"]) for one in answers} == {(401, "this token is not taken")}
+    issued = await site.hub.keys.create()
+    assert (await bearing(site, gate, issued.secret)("GET", "/api/v1/sessions")).status == 200, "keys work beside it"
+    await site.hub.audit.flush(everything=True)
+    rows = (await site.hub.audit.list(AuditFilters(act="token.denied"))).rows
+    assert sum(row.chained.times for row in rows) == len(wrong)
+
+
+def test_a_provider_that_is_named_by_half_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "alcove.toml").write_text('[oidc]\nissuer = "https://id.example.org"\n')
+    with pytest.raises(ConfigurationError, match=r"oidc\.audience"):
+        oidc.configured(load(tmp_path, {}))
+    (tmp_path / "alcove.toml").write_text('[oidc]\nisuer = "https://id.example.org"\n')
+    with pytest.raises(ConfigurationError, match="isuer"):
+        load(tmp_path, {})
+    assert oidc.configured(load(tmp_path / "elsewhere", {})) is None
