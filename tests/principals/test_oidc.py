@@ -295,3 +295,13 @@ def test_a_configuration_that_would_be_open_is_refused(changes: dict[str, Any], 
         check_provider(provider(**{"jwks": "https://id.example.org/keys", **changes}))
     assert caught.value.field == field
     assert caught.value.remedy
+
+
+def test_what_is_not_installed_is_named_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(name: str) -> None:
+        del name
+
+    monkeypatch.setattr("alcove.principals.oidc.find_spec", none)
+    with pytest.raises(ConfigurationError) as caught:
+        Tokens(provider("https://id.example.org/keys"))
+    assert "alcove[oidc]" in caught.value.remedy

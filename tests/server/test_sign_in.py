@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import http.client
 import json
+import os
+import re
+import subprocess
+import sys
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +22,7 @@ from joserfc.jwk import KeySet, RSAKey
 from alcove.audit.model import AuditFilters
 from alcove.errors import ConfigurationError
 from alcove.principals import oidc
+from alcove.server import serving
 from alcove.server.app import App
 from alcove.server.auth import PortGate
 from alcove.server.call import Site
@@ -75,6 +84,45 @@ async def test_a_token_that_is_not_taken_is_refused_as_a_key_is_and_audited(site
     await site.hub.audit.flush(everything=True)
     rows = (await site.hub.audit.list(AuditFilters(act="token.denied"))).rows
     assert sum(row.chained.times for row in rows) == len(wrong)
+
+
+HOST_AGENT = '[agents.q]\ncommand = "true"\nnetwork = "host"\n'
+
+
+def test_with_a_provider_the_server_starts_where_it_would_not_without(tmp_path: Path) -> None:
+    """An agent that reaches the port would be the administrator there; it has no token."""
+    (tmp_path / "keys.json").write_text(json.dumps(KeySet([KEY]).as_dict(private=False)))
+    (tmp_path / "alcove.toml").write_text(HOST_AGENT + TABLE)
+    with running(tmp_path) as server:
+        assert answer(server, "") == 401
+        assert answer(server, token("ana")) == 200
+        assert answer(server, token("ana", aud="other")) == 401
+    (tmp_path / "alcove.toml").write_text(HOST_AGENT)
+    with pytest.raises(ConfigurationError, match="administrator"):
+        asyncio.run(serving.serve(load(tmp_path, {"ALCOVE_PORT": "0"})))
+
+
+@contextmanager
+def running(folder: Path) -> Generator[int]:
+    """Start `alcove serve` in a folder; yields its port."""
+    env = {**os.environ, "ALCOVE_PORT": "0", "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-m", "alcove", "serve"], cwd=folder, env=env, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        found = re.search(r":(\d+)$", process.stdout.readline().strip())
+        assert found
+        yield int(found[1])
+        process.terminate()
+
+
+def answer(port: int, secret: str) -> int:
+    """Return the status of a list of sessions."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.request("GET", "/api/v1/sessions", headers={"Authorization": f"Bearer {secret}"} if secret else {})
+    status = connection.getresponse().status
+    connection.close()
+    return status
 
 
 def test_a_provider_that_is_named_by_half_stops_the_start(tmp_path: Path) -> None:
