@@ -41,11 +41,15 @@ class Keys:
         self.asked = 0
         self.status = 200
         self.body: bytes | None = None
+        self.raw: bytes | None = None
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 outer.asked += 1
+                if outer.raw is not None:
+                    self.wfile.write(outer.raw)
+                    return
                 self.send_response(outer.status)
                 if outer.status in {301, 302}:
                     self.send_header("Location", outer.url)
@@ -229,6 +233,24 @@ async def test_a_provider_that_is_away_leaves_the_keys_that_are_known(keys: Keys
         keys.status, keys.body = status, body
         clock.move(limits.OIDC_KEYS_S)
         assert (await tokens.authenticate(sign(claims(clock)))).user_id == "ana"
+
+
+@pytest.mark.parametrize(
+    "raw", [b"garbage\r\n\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10\r\nabc", b""]
+)
+async def test_an_answer_that_is_no_http_is_a_provider_that_is_away(keys: Keys, clock: FrozenClock, raw: bytes) -> None:
+    """Such an answer was an error of the server, though the keys were known."""
+    tokens = Tokens(provider(keys.url), clock)
+    keys.raw = raw
+    with pytest.raises(UnauthorizedError):
+        await tokens.authenticate(sign(claims(clock)))
+    keys.raw = None
+    clock.move(limits.OIDC_REFETCH_S)
+    await tokens.authenticate(sign(claims(clock)))
+    keys.raw = raw
+    clock.move(limits.OIDC_KEYS_S)
+    assert (await tokens.authenticate(sign(claims(clock)))).user_id == "ana"
+    assert keys.asked == 3
 
 
 async def test_keys_may_be_a_file(tmp_path: Path, clock: FrozenClock) -> None:

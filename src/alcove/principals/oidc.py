@@ -12,10 +12,10 @@ import json
 import logging
 import warnings
 from collections.abc import Callable
+from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, final
-from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
@@ -246,7 +246,17 @@ class Tokens:
             # Secrets that are shared verify what anybody with them can sign.
             found["keys"] = [key for key in found["keys"] if key.get("kty") in {"RSA", "EC", "OKP"}]
             self._keys = KeySet.import_key_set(found)
-        except (OSError, URLError, JoseError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        # HTTPException is no OSError: an answer that is no HTTP would be an error of ours.
+        except (
+            OSError,
+            HTTPException,
+            JoseError,
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             _log.warning("the keys of the provider cannot be read", exc_info=True)
             raise UnauthorizedError(
                 "whether this token is the provider's cannot be told now", remedy="try again"
