@@ -105,7 +105,7 @@ class Serving:
 def test_serve(place: Path) -> None:
     serving = Serving(place)
     [port] = re.findall(r":(\d+)$", serving.first.strip())
-    with urlopen(f"http://127.0.0.1:{port}/api/v1/sessions") as answer:
+    with urlopen(f"http://127.0.0.1:{port}/api/v1/isolation") as answer:  # waits until the sandbox is ready
         assert answer.status == 200
     said, log = serving.end()
     golden("serve.piped.txt", _steady(f"{said}-- stderr\n{log}"), place)
@@ -115,7 +115,7 @@ def test_serve(place: Path) -> None:
 def test_serve_for_programs(place: Path) -> None:
     serving = Serving(place, "--json")
     url = json.loads(serving.first)["url"]
-    with urlopen(f"{url}/api/v1/sessions") as answer:
+    with urlopen(f"{url}/api/v1/isolation") as answer:
         assert answer.status == 200
     said, log = serving.end()
     lines = [json.loads(line) for line in said.splitlines()] + [json.loads(line) for line in log.splitlines()]
