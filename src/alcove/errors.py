@@ -10,6 +10,7 @@ AlcoveError
 ├── ConflictError
 │   ├── AlreadyExistsError       an id or key is taken
 │   ├── SessionBusyError         a live run holds the session
+│   ├── QueueFullError           as many messages as may wait do so already
 │   ├── StaleSequenceError       expected_seq is not the last one
 │   ├── StaleEpochError          a writer that lost its lease
 │   ├── VersionMismatchError     If-Match does not match
@@ -198,6 +199,13 @@ class SessionBusyError(ConflictError):
     """A run holds this session; wait for it or cancel it."""
 
     code = "session_busy"
+    retryable = True
+
+
+class QueueFullError(ConflictError):
+    """As many messages wait already as may."""
+
+    code = "queue_full"
     retryable = True
 
 

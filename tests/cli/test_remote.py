@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from alcove.cli import remote
-from alcove.cli.wire import Wire
+from alcove.cli import remote_runs
+from alcove.cli.wire import UnreachableError, Wire
 from alcove.events.model import Event
 from alcove.server.auth import RunGate
 from cli.conftest import Run
@@ -116,17 +116,17 @@ def test_a_problem_is_the_error_that_it_was(run: Run, peer: Callable[[bytes], st
 
 def test_a_stream_that_breaks_goes_on_where_it_broke(run: Run, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection is cut after every event; nothing is shown twice and nothing is left out."""
-    whole = remote.stream_events
+    whole = remote_runs.stream_events
     cuts: list[int] = []
 
     async def cut(wire: Wire, run_id: str, after: int) -> AsyncGenerator[Event]:
         async for event in whole(wire, run_id, after):
             yield event
             cuts.append(event.n)
-            raise remote.UnreachableError("it broke")
+            raise UnreachableError("it broke")
 
-    monkeypatch.setattr(remote, "_PAUSE_S", 0)
-    monkeypatch.setattr(remote, "stream_events", cut)
+    monkeypatch.setattr(remote_runs, "_PAUSE_S", 0)
+    monkeypatch.setattr(remote_runs, "stream_events", cut)
     assert run("chat", "--url", server, "for i in 1 2 3; do echo $i; sleep 0.2; done").stdout == "1\n2\n3\n"
     assert cuts == sorted(set(cuts))
     assert len(cuts) > 5

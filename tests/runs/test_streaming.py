@@ -128,13 +128,13 @@ async def test_a_caller_that_goes_away_while_a_run_starts_does_not_cancel_it(
     hub: Alcove, session: Handle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = asyncio.Event()
-    start = hub.runs._start
+    start = hub.runs._admit
 
     async def announced(*args: Any) -> Run:
         begun.set()
         return await start(*args)
 
-    monkeypatch.setattr(hub.runs, "_start", announced)
+    monkeypatch.setattr(hub.runs, "_admit", announced)
     starting = asyncio.create_task(hub.runs.start(session.id, "echo done"))
     await begun.wait()
     starting.cancel()

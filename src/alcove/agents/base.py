@@ -121,6 +121,20 @@ async def nobody(
     raise ClosedError("nobody can be asked here", remedy="take it for a no")
 
 
+class Pull(Protocol):
+    """Takes messages that came since the run began."""
+
+    async def __call__(self, limit: int = limits.STEERING_MESSAGES) -> list[str]:
+        """Take the oldest messages that wait, at most `limit`, and return what they say; see `Runs.pull`."""
+        ...
+
+
+async def nothing(limit: int = limits.STEERING_MESSAGES) -> list[str]:
+    """Stand for messages where none can come."""
+    del limit
+    return []
+
+
 class AgentContext(msgspec.Struct, frozen=True, kw_only=True):
     """What a function agent gets.
 
@@ -138,6 +152,8 @@ class AgentContext(msgspec.Struct, frozen=True, kw_only=True):
             comes by this way never leaves the workspace, whatever a path or a link says.
         ask: Asks a person whether something may be done, and waits for the answer, which is true for a yes. Meanwhile
             the run is `waiting` and its time stands still.
+        pull: Takes the messages that came meanwhile to steer the run, oldest first: all of them, or `pull(1)` for one
+            at a time. What is not taken before the end is returned to whoever sent it.
     """
 
     session_id: str
@@ -149,3 +165,4 @@ class AgentContext(msgspec.Struct, frozen=True, kw_only=True):
     drain: Callable[[], Awaitable[None]]
     files: RunFiles | None = None
     ask: Ask = nobody
+    pull: Pull = nothing

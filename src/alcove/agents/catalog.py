@@ -70,6 +70,9 @@ class Catalog:
             except ConfigurationError as error:
                 raise _located(error, file) from error
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._agents
+
     def get(self, name: str) -> Agent:
         """Return the agent called `name`.
 

@@ -252,6 +252,7 @@ class RunAnswer(msgspec.Struct, kw_only=True):
     digest: str
     created_at: float
     ended_at: float | None
+    steered: bool = False
 
     def record(self) -> Run:
         """Return it as the hub would, without what a server keeps to itself."""
@@ -272,6 +273,7 @@ class RunAnswer(msgspec.Struct, kw_only=True):
             guarantees_json="{}",
             created_us=_micros(self.created_at),
             ended_us=_micros(self.ended_at),
+            steered=self.steered,
         )
 
 

@@ -15,6 +15,7 @@ from alcove.cli import installation, options, output, views
 from alcove.cli.answering import Answering
 from alcove.cli.installation import Hub
 from alcove.cli.speaking import Speaker
+from alcove.cli.steering import busy
 from alcove.durations import duration_s
 from alcove.errors import AlcoveError, InvalidError
 from alcove.runs.model import Reply, Run, RunStatus
@@ -40,6 +41,7 @@ _SHOWN = 6  # messages that a conversation which goes on begins with
 @click.option(
     "--timeout", "ends_after", metavar="TIME", help="End the run after 30s, 15m, 2h; the agent's own time by default."
 )
+@busy
 @click.option("--raw", is_flag=True, help="On a terminal too, show colours and cursor movements.")
 @options.json
 @options.server
@@ -50,6 +52,7 @@ def chat(
     user: str | None,
     agent: str | None,
     ends_after: str | None,
+    busy: str,
     raw: bool,
     as_json: bool,
 ) -> None:
@@ -72,7 +75,7 @@ def chat(
     if ends_after and timeout_s is None:
         raise InvalidError("a run has to end some time", field="timeout", remedy="leave --timeout out, or give 24h")
     place = Where(session_id, new=new, user=user)
-    how = How(agent, timeout_s, raw=raw, as_json=as_json)
+    how = How(agent, timeout_s, busy=busy, raw=raw, as_json=as_json)
     if message is None and output.can_ask() and not as_json:
         converse(place, how)
     else:
@@ -99,15 +102,16 @@ class Where:
 class How:
     """Who answers, for how long, and how that is shown."""
 
-    def __init__(self, agent: str | None, timeout_s: float | None, *, raw: bool, as_json: bool) -> None:
+    def __init__(self, agent: str | None, timeout_s: float | None, *, busy: str, raw: bool, as_json: bool) -> None:
         self.agent = agent
+        self.busy = busy
         self.timeout_s = timeout_s
         self.raw = raw
         self.as_json = as_json
 
     async def start(self, hub: Hub, session_id: str, message: str) -> Run:
         """Start the run."""
-        return await hub.runs.start(session_id, message, agent=self.agent, timeout_s=self.timeout_s)
+        return await hub.runs.start(session_id, message, agent=self.agent, timeout_s=self.timeout_s, busy=self.busy)
 
 
 async def say(message: str, place: Where, how: How) -> None:
@@ -247,4 +251,5 @@ def _json(reply: Reply) -> dict[str, Json]:
         "error": run.error,
         "agent": run.agent,
         "rung": run.rung,
+        "returned": [*reply.returned],
     }

@@ -136,6 +136,7 @@ async def opened_here(*, start: bool = False, folders: bool = True) -> AsyncGene
     from alcove.hub import open as open_hub
 
     async with open_hub(settings=found, folders=folders) as hub:
+        hub.runs.adopts = False  # a command is over soon, and would cancel what it has begun
         yield hub
 
 

@@ -39,7 +39,7 @@ _COMMANDS: Final = {
     "cat": _Place("files", "cat", "Write files of a session to standard output."),
     "cp": _Place("files", "cp", "Copy files into a session, out of it, or between two."),
     "tail": _Place("runs", "tail", "Show what happens in the runs of a session, while it happens."),
-    "runs": _Place("runs", "runs", "List runs; answer what they ask: waiting, approve, deny."),
+    "runs": _Place("runs", "runs", "List runs; answer, steer and cancel them."),
     "state": _Place("state", "state", "Values by scope and key: get, set, ls, rm."),
     "search": _Place("search", "search", "Find messages and titles by their words."),
     "rm": _Place("sessions", "rm", "Move sessions and their descendants to the trash."),

@@ -6,11 +6,9 @@ what a command works on is `Alcove | Remote`.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterable
 from http import HTTPStatus
 from typing import Final, final
 from urllib.parse import quote_from_bytes
@@ -20,30 +18,24 @@ import msgspec
 from alcove import limits
 from alcove.cli import answers
 from alcove.cli.finding import RemoteSearch
-from alcove.cli.remote_approvals import RemoteApprovals
 from alcove.cli.remote_audit import RemoteAudit
-from alcove.cli.remote_grants import GrantAnswer, decisions
 from alcove.cli.remote_keys import RemoteKeys
+from alcove.cli.remote_runs import RemoteEvents, RemoteRuns, stream_events
 from alcove.cli.remote_state import RemoteState
 from alcove.cli.sweeping import RemoteJanitor
-from alcove.cli.wire import UnreachableError, Wire, at
+from alcove.cli.wire import Wire, at
 from alcove.dialogs.loading import decoded
 from alcove.dialogs.model import Definition, Dialog, Step
 from alcove.durations import ttl_us
-from alcove.events.model import FINISHED, Event
+from alcove.events.model import Event
 from alcove.lifecycle.model import Receipt, Restored
 from alcove.messages.model import Message
-from alcove.runs.checking import Held
-from alcove.runs.deciding import Check, Decision
-from alcove.runs.model import Reply, Run, RunPage
 from alcove.sessions import rules
 from alcove.sessions.model import Page, Session
-from alcove.values import Json, Metadata
+from alcove.values import Metadata
 from alcove.workspaces.model import Extracted, File, Listing, Usage
 
 _END: Final = 2**62  # above every seq
-_PAUSE_S: Final = limits.SSE_RETRY_MS / 1000
-_RESUMES: Final = 15  # times that a stream is taken up again without an event in between: half a minute
 
 
 @final
@@ -203,129 +195,6 @@ class RemoteDialogs:
         """Return the definition that a session follows: see `Dialogs.followed`."""
         answer = await self._wire.ask("GET", at("sessions", session_id, "dialog", "definition"))
         return decoded(bytes(answer.read(answers.DefinitionAnswer).definition).decode())
-
-
-@final
-class RemoteRuns(RemoteApprovals):
-    """`hub.runs` of a server."""
-
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
-
-    async def start(
-        self, session_id: str, message: str, *, agent: str | None = None, timeout_s: float | None = None
-    ) -> Run:
-        """Start a run: see `Runs.start`."""
-        body = {"message": message, "agent": agent, "timeout_s": timeout_s}
-        answer = await self._wire.ask("POST", at("sessions", session_id, "runs"), body=body)
-        return answer.read(answers.RunAnswer).record()
-
-    async def get(self, run_id: str) -> Run:
-        """Return a run: see `Runs.get`."""
-        return (await self._wire.ask("GET", at("runs", run_id))).read(answers.RunAnswer).record()
-
-    async def list(
-        self, session_id: str | None = None, *, limit: int = limits.PAGE_DEFAULT, cursor: str | None = None
-    ) -> RunPage:
-        """List runs, newest first: see `Runs.list`."""
-        path = at("runs") if session_id is None else at("sessions", session_id, "runs")
-        answer = (await self._wire.ask("GET", path, query={"limit": limit, "cursor": cursor})).read(answers.RunsAnswer)
-        return RunPage([one.record() for one in answer.runs], answer.next_cursor)
-
-    async def cancel(self, run_id: str) -> Run:
-        """Cancel a run and return it: see `Runs.cancel`."""
-        return (await self._wire.ask("POST", at("runs", run_id, "cancel"))).read(answers.RunAnswer).record()
-
-    async def grant(self, run_id: str) -> Held:
-        """Return a run's authority: see `Runs.grant`."""
-        return (await self._wire.ask("GET", at("runs", run_id, "grant"))).read(GrantAnswer).record()
-
-    async def authorize(self, run_id: str, checks: Sequence[Check], *, fresh: bool = False) -> list[Decision]:
-        """Answer checks about one run: see `Runs.authorize`."""
-        return await decisions(self._wire, run_id, checks, fresh=fresh)
-
-    async def events(self, run_id: str, after: int = 0) -> AsyncIterator[Event]:
-        """Yield the events of a run after number `after`, to its last one: see `Runs.events`.
-
-        A stream that breaks is taken up again where it broke, also from a server that was started anew.
-        """
-        patience = _RESUMES
-        while True:
-            try:
-                async for event in stream_events(self._wire, _events(run_id), after):
-                    yield event
-                    after, patience = event.n, _RESUMES
-                    if event.type == FINISHED:
-                        return
-                if (await self.get(run_id)).ended and not await self._left(run_id, after):
-                    return
-            except UnreachableError:
-                if not patience:
-                    raise
-            patience -= 1
-            await asyncio.sleep(_PAUSE_S)
-
-    async def reply(self, run_id: str) -> Reply:
-        """Wait for the end of a run and return it with its answer: see `Runs.reply`."""
-        run = await self.get(run_id)
-        if not run.ended:
-            async for _ in self.events(run_id):
-                pass
-            run = await self.get(run_id)
-        if not run.answer_seq:
-            return Reply(run, run.error)
-        query = {"after": run.answer_seq - 1, "limit": 1, "hidden": True}
-        found = await self._wire.ask("GET", at("sessions", run.session_id, "messages"), query=query)
-        [message] = found.read(answers.MessagesAnswer).messages
-        return Reply(run, "" if (message.metadata or {}).get("silent") else message.record().text)
-
-    async def _left(self, run_id: str, after: int) -> bool:
-        """Return whether there are events after a number, of a run that has ended."""
-        async with aclosing(stream_events(self._wire, _events(run_id), after)) as events:
-            async for _ in events:
-                return True
-        return False
-
-
-@final
-class RemoteEvents:
-    """`hub.events` of a server."""
-
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
-
-    async def read(self, run_id: str, after: int = 0, limit: int = limits.EVENT_PAGE) -> list[Event]:
-        """Return the events after number `after`, at most `limit`: see `Events.read`."""
-        found: list[Event] = []
-        async with aclosing(stream_events(self._wire, _events(run_id), after, follow=False)) as events:
-            async for event in events:
-                found.append(event)
-                if len(found) == limit:
-                    break
-        return found
-
-
-def _events(run_id: str) -> str:
-    return at("runs", run_id, "events")
-
-
-async def stream_events(wire: Wire, path: str, after: int = 0, *, follow: bool = True) -> AsyncGenerator[Event]:
-    """Yield events as one stream brings them, to its end."""
-    query = None if follow else {"follow": False}
-    headers = {"Last-Event-ID": str(after)} if after else {}
-    async with wire.stream(path, query=query, headers=headers) as response:
-        fields: dict[bytes, bytes] = {}
-        rest = b""
-        async for piece in wire.pieces(response):
-            *lines, rest = (rest + piece).split(b"\n")
-            for line in lines:
-                if line:
-                    name, _, value = line.partition(b": ")
-                    fields[name] = value
-                elif fields.get(b"data"):
-                    data: dict[str, Json] = msgspec.json.decode(fields[b"data"])
-                    yield Event(int(fields[b"id"]), fields[b"event"].decode(), data, 0)
-                    fields = {}
 
 
 @final

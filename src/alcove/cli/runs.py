@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import click
 
 from alcove import limits
-from alcove.cli import approving, installation, options, output, views
+from alcove.cli import approving, installation, options, output, steering, views
 from alcove.cli.installation import Hub
 from alcove.cli.speaking import Speaker
 from alcove.clock import SystemClock
@@ -20,7 +20,8 @@ from alcove.events.model import FINISHED, Event
 from alcove.runs.model import Run, RunStatus
 from alcove.values import Json
 
-_SAID = frozenset({"output", "message", "gap", "approval.requested", "approval.decided"})  # events in words of theirs
+# Events in words of theirs.
+_SAID = frozenset({"output", "message", "gap", "approval.requested", "approval.decided", "steering.returned"})
 
 
 class Runs(click.Group):
@@ -33,7 +34,7 @@ class Runs(click.Group):
         return super().parse_args(ctx, args)
 
 
-@click.group(cls=Runs, short_help="List runs; answer what they ask: waiting, approve, deny.")
+@click.group(cls=Runs, short_help="List runs; answer, steer and cancel them.")
 def runs() -> None:
     """Runs: listed, newest first, unless a command says otherwise: `alcove runs ID` is `alcove runs ls ID`."""
 
@@ -59,7 +60,7 @@ async def ls(session_id: str | None, limit: int, as_json: bool) -> None:
         output.note(f"the newest {limit} are shown")
 
 
-for _one in (approving.waiting, approving.approve, approving.deny):
+for _one in (approving.waiting, approving.approve, approving.deny, steering.queue, steering.steer, steering.cancel):
     runs.add_command(_one)
 
 

@@ -66,6 +66,15 @@ class Speaker:
                 output.note(f"`alcove runs approve {data['approval_id']}` or `deny` answers")
         elif event.type == "approval.decided":
             output.note(" ".join(filter(None, (str(data["status"]), str(data["reason"])))))
+        elif event.type == "run.queued" and "position" in data:
+            output.note(f"queued: {data['position']} to go, until the session is free")
+        elif event.type == "message" and data["role"] == "user" and data.get("text"):
+            self.end()
+            output.note(f"takes: {data['text']}")
+        elif event.type == "steering.returned":
+            self.end()
+            for text in unread(data):
+                output.note(f"not taken: {text}")
         elif event.type == "gap":
             output.note("… output left out …")
         elif event.type == "files" and self._files:
@@ -94,6 +103,13 @@ class Speaker:
         if self.said and not self.said.endswith("\n") and output.terminal_columns():
             click.echo()
             self.said += "\n"
+
+
+def unread(data: Mapping[str, Json]) -> list[str]:
+    """Return what the messages say that a run has returned, from its event."""
+    messages = data["messages"]
+    found = [one["text"] for one in messages if isinstance(one, dict)] if isinstance(messages, list) else []
+    return [str(text) if text is not None else "a message that is too long to be shown" for text in found]
 
 
 def asked(data: Mapping[str, Json]) -> str:

@@ -18,6 +18,8 @@ _SMALL = (
     "DELETE FROM heads WHERE session_id = ?",
 )
 _OF_RUN = (
+    "DELETE FROM queue WHERE run_id = ?",
+    "DELETE FROM steering WHERE run_id = ?",
     "DELETE FROM grant_changes WHERE run_id = ?",
     "DELETE FROM grants WHERE run_id = ?",
     "DELETE FROM state_values WHERE tenant = '' AND app = '' AND scope = 'run' AND owner = ?",
@@ -53,6 +55,7 @@ def purge(
         ("idempotency", "scope", f"append:{session_id}", "key"),
         ("idempotency", "scope", f"dialog:{session_id}", "key"),
         ("idempotency", "scope", f"run:{session_id}", "key"),
+        ("idempotency", "scope", f"steer:{session_id}", "key"),
     ):
         if rows := (yield from _some(table, column, value, order, limit)):
             return Gone(rows=rows), True
@@ -90,6 +93,7 @@ def purge_run(now: Micros, run_id: str, limit: int) -> Steps[Gone]:
     for table, column, value, order in (
         ("idempotency", "scope", f"report:{run_id}", "key"),
         ("idempotency", "scope", f"approval:{run_id}", "key"),
+        ("idempotency", "scope", f"steer:{run_id}", "key"),
         ("approvals", "run_id", run_id, "id"),
     ):
         if rows := (yield from _some(table, column, value, order, limit)):

@@ -146,7 +146,7 @@ def ask(
         if place:
             yield events.insert(now, asked.run_id, place.n, [entry])
         else:
-            yield from events.add_last(now, asked.run_id, entry)
+            yield from events.add_last(now, asked.run_id, [entry])
     if request:
         yield remember(now, request, put)
     if put.new:
@@ -334,7 +334,7 @@ def _go_on(now: Micros, approval: Approval) -> Steps[None]:
     )
     hosted = yield Statement("SELECT 1 FROM runs WHERE id = ? AND hosted = 1", (approval.run_id,))
     if hosted:
-        yield from events.add_last(now, approval.run_id, decided(approval))
+        yield from events.add_last(now, approval.run_id, [decided(approval)])
 
 
 def _check_room(run_id: str) -> Steps[None]:

@@ -26,6 +26,7 @@ from alcove.runs import approval_queries
 from alcove.runs.approval_queries import ApprovalFilters, ApprovalPage, Place, Put
 from alcove.runs.checking import Checks, decided
 from alcove.runs.deciding import ALLOWED, UNREACHABLE, Check, Decision
+from alcove.runs.steering_queries import Pulled
 from alcove.values import Json
 
 _log = logging.getLogger("alcove.approvals")
@@ -43,6 +44,10 @@ class Desk(Protocol):
 
     async def put(self, write: Write, wait: Wait) -> Put:
         """Have a question written in the run's journal, and look after it until it is answered."""
+        ...
+
+    async def pull(self, limit: int) -> Pulled:
+        """Take messages that were put to the run into the open turn."""
         ...
 
 

@@ -27,6 +27,7 @@ from alcove.runs.grant_queries import Change, Standing
 from alcove.runs.granting import Granting, Resolver, effective
 from alcove.runs.grants import Grant, thaw
 from alcove.runs.ledger import Ledger
+from alcove.runs.model import RunStatus
 
 _log = logging.getLogger("alcove.grants")
 
@@ -286,7 +287,10 @@ class Checks(Ledger):
             self._size -= self._known.pop(run_id).size
         if standing is None:
             return None
-        known = self._known[run_id] = Known(standing, asked_at)
+        known = Known(standing, asked_at)
+        if standing.status == RunStatus.QUEUED:
+            return known  # its grant is still to come
+        self._known[run_id] = known
         self._size += known.size
         while len(self._known) > limits.GRANTS_KNOWN or (
             self._size > limits.GRANTS_KNOWN_RESOURCES and len(self._known) > 1

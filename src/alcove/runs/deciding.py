@@ -14,7 +14,7 @@ from alcove.rights.writing import within
 from alcove.runs.grant_queries import Standing
 from alcove.runs.granting import effective, revoked
 from alcove.runs.grants import Grant
-from alcove.runs.model import LIVE
+from alcove.runs.model import LIVE, RunStatus
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -22,9 +22,9 @@ class Decision(msgspec.Struct, frozen=True):
 
     Attributes:
         allowed: Whether it may.
-        code: `allowed`, or why not: `unknown_run`, `finished`, `revoked`, `expired`, `wrong_caller`, `unknown_type`,
-            `unknown_id`, `unknown_operation`, `needs_approval` when a person has to be asked first, or `unreachable`
-            when the database could not be asked in time.
+        code: `allowed`, or why not: `unknown_run`, `not_started`, `finished`, `revoked`, `expired`, `wrong_caller`,
+            `unknown_type`, `unknown_id`, `unknown_operation`, `needs_approval` when a person has to be asked first, or
+            `unreachable` when the database could not be asked in time.
         message: The same for a person.
     """
 
@@ -119,6 +119,8 @@ class Known:
 
     def _refused(self, standing: Standing) -> Decision | None:
         name = f"run {standing.run_id}"
+        if standing.status == RunStatus.QUEUED:
+            return Decision(False, "not_started", f"{name} is queued: it has not begun")
         if standing.ended:
             how = "was not heard of in time" if standing.status in LIVE else f"has ended ({standing.status})"
             return Decision(False, "finished", f"{name} {how}")

@@ -9,9 +9,9 @@ from alcove.audit.model import Witness
 from alcove.audit.queries import record
 from alcove.clock import Micros
 from alcove.database.op import Statement, Steps
-from alcove.errors import RunNotFoundError, SessionNotFoundError
+from alcove.errors import ConflictError, RunNotFoundError, SessionNotFoundError
 from alcove.rights.model import Rights, read_rights, written
-from alcove.runs.model import LIVE, NewRun
+from alcove.runs.model import LIVE, NewRun, RunStatus
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -164,11 +164,18 @@ def held(now: Micros, run_id: str) -> Steps[tuple[str, str, str, Standing]]:
 
     Raises:
         RunNotFoundError: There is no such run.
+        ConflictError: It is queued.
     """
     rows = yield Statement(
         "SELECT g.body, r.digest, g.cuts FROM runs r JOIN grants g ON g.run_id = r.id WHERE r.id = ?", (run_id,)
     )
     stands = yield from standing(now, run_id, False)
+    if stands and stands.status == RunStatus.QUEUED:
+        raise ConflictError(
+            f"run {run_id} is queued: its grant is made when it starts",
+            field="run_id",
+            remedy="wait for that, or cancel it",
+        )
     if not rows or stands is None:
         raise RunNotFoundError(f"there is no run {run_id}", field="run_id", run_id=run_id)
     return rows[0][0], rows[0][1], rows[0][2], stands

@@ -21,7 +21,7 @@ from alcove.rights.writing import checked
 from alcove.runs import grant_queries
 from alcove.runs.grant_queries import Standing
 from alcove.runs.grants import Asked, Grant, check_asked, freeze, thaw
-from alcove.runs.model import NewRun
+from alcove.runs.model import NewRun, RunStatus
 
 
 class Asking(msgspec.Struct, frozen=True, kw_only=True):
@@ -195,7 +195,9 @@ def handed_on(parent: Standing) -> Grant:
     """
     grant = effective(parent)
     refusal = (
-        "has ended"
+        "has not begun"
+        if parent.status == RunStatus.QUEUED
+        else "has ended"
         if parent.ended
         else "was revoked"
         if revoked(parent)

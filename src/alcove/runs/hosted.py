@@ -27,13 +27,13 @@ from alcove.messages.rules import stored
 from alcove.principals.rules import digest
 from alcove.rights.model import Rights
 from alcove.runs import hosted_queries
-from alcove.runs.approvals import Approvals
 from alcove.runs.checking import Whose
 from alcove.runs.granting import new_run
 from alcove.runs.grants import Asked
 from alcove.runs.hosted_queries import Reported
 from alcove.runs.model import Ending, Run, RunStatus
 from alcove.runs.remembering import Remembering
+from alcove.runs.steering import Steering
 from alcove.sessions.service import Sessions
 
 _log = logging.getLogger("alcove.runs")
@@ -41,7 +41,13 @@ _log = logging.getLogger("alcove.runs")
 TOKEN_PREFIX: Final = "alcove_run_"
 """Begins the token of every hosted run."""
 
-_ENDS: Final = (RunStatus.FINISHED, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.TIMED_OUT)
+_ENDS: Final = (
+    RunStatus.FINISHED,
+    RunStatus.FAILED,
+    RunStatus.CANCELLED,
+    RunStatus.INTERRUPTED,
+    RunStatus.TIMED_OUT,
+)
 _STREAMS: Final = ("stdout", "stderr")
 _PIECE: Final = limits.EVENT_BYTES // 4  # a character takes at most four bytes
 
@@ -60,7 +66,7 @@ class Bearer(NamedTuple):
     owner: Whose
 
 
-class HostedRuns(Approvals, Remembering):
+class HostedRuns(Steering, Remembering):
     """Keeps runs that a host framework executes.
 
     Args:
@@ -216,7 +222,7 @@ class HostedRuns(Approvals, Remembering):
 
         Args:
             run_id: The run.
-            status: `finished`, `failed`, `cancelled` or `timed_out`.
+            status: `finished`, `failed`, `cancelled`, `interrupted` or `timed_out`.
             text: Its answer: a message of the session, when it has one.
             error: Why it failed.
             exit_code: Of a program.

@@ -13,12 +13,14 @@ from alcove.database.idempotency import Once, remember
 from alcove.database.op import Statement, Steps
 from alcove.errors import AlcoveError, AlreadyExistsError, ConflictError, RunEndedError, RunNotFoundError, TooLargeError
 from alcove.events import queries as events
-from alcove.events.model import FINISHED, NewEvent
+from alcove.events.model import NewEvent
 from alcove.messages import queries as messages
 from alcove.messages.model import Stored
 from alcove.messages.rules import placed, turns_opened
-from alcove.runs import approval_queries, grant_queries
+from alcove.runs import approval_queries, grant_queries, steering_queries
 from alcove.runs.model import Ending, NewRun, RunStatus
+from alcove.runs.queries import finished
+from alcove.runs.steering_queries import Pulled, Taken
 from alcove.sessions import heads
 from alcove.values import Json
 
@@ -45,13 +47,7 @@ def register(now: Micros, new: NewRun, stale_after: Micros, token: str, witness:
         SessionNotFoundError, SessionExpiredError: There is no session for it.
     """
     if new.session_id:
-        held = yield Statement(
-            "UPDATE heads SET last_activity = ? WHERE session_id = ? AND trashed = 0 "
-            "AND (idle_limit = 0 OR last_activity + idle_limit > ?) RETURNING epoch",
-            (now, new.session_id, now),
-        )
-        if not held:
-            raise (yield from heads.refusal(now, new.session_id))
+        yield from heads.stir(now, new.session_id)
     rows = yield Statement(
         "INSERT INTO runs (id, session_id, turn, agent, status, exit_code, error, answer_seq, epoch, cancelling, "
         "holder, tree, digest, rung, guarantees, created_at, ended_at, tenant, user_id, parent_run, root_run, hosted, "
@@ -104,14 +100,29 @@ def report(
             f"run {run_id} would have said {taken} bytes", field="text", limit=most, remedy="keep the rest in a file"
         )
     spoken, last_seq = yield from _speak(now, session_id, said)
-    [[last]] = yield Statement("SELECT COALESCE(MAX(n), 0) FROM events WHERE run_id = ?", (run_id,))
-    entries = [*output, *spoken]
-    if entries:
-        yield events.insert(now, run_id, last + 1, entries)
-    reported = Reported(last + len(entries), last_seq)
+    reported = Reported((yield from events.add_last(now, run_id, [*output, *spoken])), last_seq)
     if request:
         yield remember(now, request, reported)
     return reported
+
+
+def pull(now: Micros, run_id: str, limit: int) -> Steps[Pulled]:
+    """Take what was put to a run into its session's history, or into its journal alone when it has none.
+
+    It goes on, by that. Raises what `report` does.
+    """
+    rows = yield Statement(
+        f"UPDATE runs SET due_at = ? + stale_after WHERE {_ALIVE} RETURNING session_id", (now, run_id, now)
+    )
+    if not rows:
+        raise (yield from _refusal(now, run_id))
+    found, left = yield from steering_queries.take(now, run_id, limit)
+    said = [steering_queries.spoken(text) for text in found]
+    spoken, last_seq = yield from _speak(now, rows[0][0], said)
+    if spoken:
+        yield from events.add_last(now, run_id, spoken)
+    first = last_seq - len(said) + 1 if last_seq else 0
+    return Pulled([Taken(first and first + i, text) for i, text in enumerate(found)], left)
 
 
 def finish(now: Micros, run_id: str, ending: Ending, answer: Stored | None) -> Steps[None]:
@@ -126,8 +137,8 @@ def finish(now: Micros, run_id: str, ending: Ending, answer: Stored | None) -> S
     spoken, seq = yield from _speak(now, rows[0][0], [answer] if answer else [])
     if seq:
         yield Statement("UPDATE runs SET answer_seq = ? WHERE id = ?", (seq, run_id))
-    [[last]] = yield Statement("SELECT COALESCE(MAX(n), 0) FROM events WHERE run_id = ?", (run_id,))
-    yield events.insert(now, run_id, last + 1, [*spoken, _finished(ending)])
+    returned = yield from steering_queries.give_back(now, run_id)
+    yield from events.add_last(now, run_id, [*spoken, *returned, finished(ending)])
 
 
 def lose_stale(now: Micros, limit: int) -> Steps[list[str]]:
@@ -145,7 +156,8 @@ def lose_stale(now: Micros, limit: int) -> Steps[list[str]]:
         )
         if changed:
             yield approval_queries.close(now, run_id)
-            yield from events.add_last(now, run_id, _finished(ending))
+            returned = yield from steering_queries.give_back(now, run_id)
+            yield from events.add_last(now, run_id, [*returned, finished(ending)])
             lost.append(run_id)
     return lost
 
@@ -174,10 +186,6 @@ def _spoken(message: Stored, seq: int, turn: int) -> dict[str, Json]:
     """Return a message as an event: its text when that fits; one that is too long is read by its seq."""
     text = message.content if message.format == 0 and len(message.content) <= limits.EVENT_BYTES // 4 else None
     return {"seq": seq or None, "turn": turn or None, "role": message.role, "text": text}
-
-
-def _finished(ending: Ending) -> NewEvent:
-    return NewEvent(FINISHED, {"status": ending.status, "exit_code": ending.exit_code, "error": ending.error})
 
 
 def _refusal(now: Micros, run_id: str) -> Steps[AlcoveError]:

@@ -98,13 +98,13 @@ class Journal:
         async with self._turn:
             return  # what is written beside has its number: none is given after this
 
-    async def beside(self, write: Callable[[int], Awaitable[tuple[T, bool]]]) -> T:
-        """Have one event written in somebody's own transaction, after all that was said before it.
+    async def beside(self, write: Callable[[int], Awaitable[tuple[T, int]]]) -> T:
+        """Have events written in somebody's own transaction, after all that was said before them.
 
         Has to run to its end: whoever may be cancelled makes it a task and shields that.
 
         Args:
-            write: Is given the event's number; returns its result, and whether it wrote the event.
+            write: Is given the first event's number; returns its result, and how many events it wrote.
 
         Raises:
             ClosedError: The run has ended, or is about to.
@@ -114,8 +114,7 @@ class Journal:
                 raise ClosedError("the run has ended", remedy="return")
             await self._flush()
             result, written = await write(self.next)
-            if written:
-                self.next += 1
+            self.next += written
         self._events.wake(self._fence.run_id)
         return result
 

@@ -13,24 +13,27 @@ from alcove.messages.model import TurnStatus
 
 
 class RunStatus(StrEnum):
-    """Where a run is. Everything but `running` and `waiting` is an end."""
+    """Where a run is. Everything but `queued`, `running` and `waiting` is an end."""
 
+    QUEUED = "queued"  # until its session is free; it may nothing yet
     RUNNING = "running"
     WAITING = "waiting"  # for a person's answer
     FINISHED = "finished"  # the program ended by itself, with any exit code: that is its answer
     FAILED = "failed"  # the agent could not be run, or broke
     CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"  # it gave way to a newer message
     TIMED_OUT = "timed_out"
     LOST = "lost"  # whoever looked after it is gone
 
 
 LIVE: Final = frozenset({RunStatus.RUNNING, RunStatus.WAITING})
-"""Where a run is that has not ended."""
+"""Where a run is that has started and not ended: only then has it any authority."""
 
 TURN_ENDS: dict[str, TurnStatus] = {
     RunStatus.FINISHED: "done",
     RunStatus.FAILED: "failed",
     RunStatus.CANCELLED: "cancelled",
+    RunStatus.INTERRUPTED: "cancelled",
     RunStatus.TIMED_OUT: "cancelled",
     RunStatus.LOST: "lost",
 }
@@ -40,14 +43,15 @@ class Run(msgspec.Struct, frozen=True):
     """A run as it stood when it was read. The fields are in the order of `queries._COLUMNS`.
 
     Attributes:
-        turn: The turn that it answers.
+        turn: The turn that it answers, 0 while it is queued.
         exit_code: The program's, or 128 + the signal that ended it; None while it runs and for functions.
         error: Why it failed, `''` otherwise.
         answer_seq: The `seq` of its answer, 0 while there is none.
         epoch: The session's epoch while it held the lease.
         holder: The process that looks after it.
         tree: The tree of processes that it started, `''` for none.
-        digest: SHA-256, in hex, of its grant: what it may do, frozen when it started (`Runs.grant`).
+        digest: SHA-256, in hex, of its grant: what it may do, frozen when it started (`Runs.grant`); `''` while it is
+            queued.
         rung: The sandbox that it ran in, `''` until it started, `in-process` for a function, `hosted` for one that a
             host framework executes.
         guarantees_json: What that rung was proven to guarantee on this machine.
@@ -58,8 +62,9 @@ class Run(msgspec.Struct, frozen=True):
         root_run: The run at the top of its tree; its own id for one without a parent.
         hosted: Whether a host framework executes it.
         due_us: When it is lost unless it is heard of before; 0 for those that Alcove executes.
-        cancelling: Whether somebody asked to cancel it.
+        cancelling: Whether somebody asked to end it: 1 to cancel it, 2 to have it give way.
         replayed: Whether it was started by an earlier call with the same idempotency key.
+        steered: Whether it was going on already, and the message waits for it to take.
     """
 
     id: str
@@ -86,11 +91,12 @@ class Run(msgspec.Struct, frozen=True):
     due_us: Micros = 0
     cancelling: int = 0
     replayed: bool = False
+    steered: bool = False
 
     @property
     def ended(self) -> bool:
         """Whether it has ended."""
-        return self.status not in LIVE
+        return self.status not in LIVE and self.status != RunStatus.QUEUED
 
     def as_started(self, *, replayed: bool) -> Run:
         """Return it as it was when it started: what every repetition of the start is answered."""
@@ -107,9 +113,14 @@ class Run(msgspec.Struct, frozen=True):
             replayed=replayed,
         )
 
+    def as_queued(self, *, replayed: bool) -> Run:
+        """Return it as it was when it was queued: what every repetition is answered."""
+        told = self.as_started(replayed=replayed)
+        return msgspec.structs.replace(told, status=RunStatus.QUEUED, turn=0, epoch=0, holder="", digest="")
+
     @property
     def created_at(self) -> datetime:
-        """When it started."""
+        """When it started, or was queued."""
         return instant(self.created_us)
 
 
@@ -148,10 +159,17 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """A run that has ended and its answer."""
+    """A run that has ended and its answer.
+
+    Attributes:
+        run: The run.
+        text: What it answered.
+        returned: Messages that were put to it and that it has not taken, oldest first.
+    """
 
     run: Run
     text: str
+    returned: tuple[str, ...] = ()
 
 
 class RunFilters(msgspec.Struct, frozen=True, kw_only=True):

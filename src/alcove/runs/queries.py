@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from alcove import limits
@@ -9,14 +11,15 @@ from alcove.audit.model import Witness
 from alcove.clock import SECOND, Micros
 from alcove.database.idempotency import Once, remember
 from alcove.database.op import Statement, Steps, Value
-from alcove.errors import RunNotFoundError
+from alcove.errors import RunEndedError, RunNotFoundError, SessionBusyError
 from alcove.events import queries as events
 from alcove.events.model import FINISHED, NewEvent
 from alcove.messages import queries as messages
 from alcove.messages.model import Stored
 from alcove.pages import decode_cursor, encode_cursor
-from alcove.runs import approval_queries, grant_queries
+from alcove.runs import approval_queries, grant_queries, steering_queries
 from alcove.runs.model import TURN_ENDS, Ending, NewRun, Run, RunFilters, RunPage, RunStatus
+from alcove.runs.steering_queries import Pulled, Taken
 from alcove.sessions import heads
 from alcove.sessions.heads import Fence
 from alcove.values import Json
@@ -28,7 +31,11 @@ _COLUMNS = (
     "rung, guarantees, created_at, ended_at, tenant, user_id, parent_run, root_run, "
     "hosted, due_at, cancelling"
 )
+# Alcove executes it, and it goes on: what is queued has not begun.
+_LIVE = "ended_at = 0 AND hosted = 0 AND status <> 'queued'"
 LEASE: Micros = limits.LEASE_S * SECOND
+ASKED_ENDS: Final = {1: RunStatus.CANCELLED, 2: RunStatus.INTERRUPTED}
+"""How a run is to end, by what `cancelling` says of it."""
 
 
 class Lost(msgspec.Struct, frozen=True):
@@ -43,6 +50,7 @@ class Started(msgspec.Struct, frozen=True):
 
     Attributes:
         lost: Whose lease it took over: what that has left is ended before anything of this run begins.
+        how: `queued` of one that waits for its session, `steered` of one that went on and was given the message.
     """
 
     run_id: str
@@ -51,6 +59,7 @@ class Started(msgspec.Struct, frozen=True):
     turn: int
     seq: int
     lost: Lost | None = None
+    how: str = ""
 
 
 def start(
@@ -64,45 +73,103 @@ def start(
     them, so that whoever has to take over from this one ends them.
     """
     fence = yield from heads.hold(now, new.session_id, new.id, LEASE)
-    lost = yield from _lose(now, new.session_id)
+    yield from check_queue(now, new.session_id)
+    lost = yield from supersede(now, new.session_id)
     seq, turn = yield from heads.take(now, new.session_id, 1, 1, fence)
-    yield Statement(
-        "INSERT INTO turns (session_id, number, status, run_id, opened_at, closed_at) VALUES (?, ?, 'open', ?, ?, 0)",
-        (new.session_id, turn, new.id, now),
-    )
-    yield messages.insert(now, new.session_id, seq, [turn], [message])
     yield Statement(
         f"INSERT INTO runs ({_COLUMNS}) "
         "VALUES (?, ?, ?, ?, 'running', NULL, '', 0, ?, ?, ?, ?, '', '', ?, 0, ?, ?, ?, ?, 0, 0, 0)",
         (new.id, new.session_id, turn, new.agent, fence.epoch, new.holder, lost.tree if lost else "", new.digest, now)
         + (new.tenant, new.user_id, new.parent_run, new.root_run),
     )
-    yield grant_queries.insert(new.id, new.grant_json, new.cuts_json)
-    queued = NewEvent("run.queued", {"run_id": new.id, "session_id": new.session_id, "agent": new.agent})
-    said = NewEvent("message", {"seq": seq, "turn": turn, "role": "user"})
-    yield events.insert(now, new.id, 1, [queued, said])
+    yield from _open(now, new, message, seq, turn, [queued(new)], witness)
     started = Started(new.id, new.session_id, fence.epoch, turn, seq, lost)
     if request:
         yield remember(now, request, started)
-    yield from grant_queries.granted(now, new, witness)
     return started
 
 
-def _lose(now: Micros, session_id: str) -> Steps[Lost | None]:
-    """Mark the run lost that holds the session no more but has not ended; there is one at most."""
-    rows = yield Statement(
-        "SELECT id, turn, tree FROM runs WHERE session_id = ? AND ended_at = 0 AND hosted = 0", (session_id,)
+def begin(now: Micros, new: NewRun, message: Stored, fence: Fence, witness: Witness | None = None) -> Steps[Started]:
+    """Start a run that was queued, as `start` does; its claim (`queue_queries.claim`) holds the session.
+
+    Raises:
+        StaleEpochError: The claim has run out.
+        RunEndedError: It was taken out of the queue.
+    """
+    yield from heads.renew(now, new.session_id, fence, LEASE)
+    rows = yield Statement("DELETE FROM queue WHERE run_id = ? RETURNING 1", (new.id,))
+    if not rows:
+        raise RunEndedError(f"run {new.id} is queued no more", field="run_id", run_id=new.id)
+    seq, turn = yield from heads.take(now, new.session_id, 1, 1, fence)
+    yield Statement(
+        "UPDATE runs SET status = 'running', turn = ?, tree = '', digest = ?, root_run = ? WHERE id = ?",
+        (turn, new.digest, new.root_run, new.id),
     )
+    yield from _open(now, new, message, seq, turn, [], witness)
+    return Started(new.id, new.session_id, fence.epoch, turn, seq)
+
+
+def _open(
+    now: Micros, new: NewRun, message: Stored, seq: int, turn: int, before: list[NewEvent], witness: Witness | None
+) -> Steps[None]:
+    """Open the turn of a run, append the user's message, and freeze the grant; the first event may be there already."""
+    yield Statement(
+        "INSERT INTO turns (session_id, number, status, run_id, opened_at, closed_at) VALUES (?, ?, 'open', ?, ?, 0)",
+        (new.session_id, turn, new.id, now),
+    )
+    yield messages.insert(now, new.session_id, seq, [turn], [message])
+    yield grant_queries.insert(new.id, new.grant_json, new.cuts_json)
+    said = NewEvent("message", {"seq": seq, "turn": turn, "role": "user"})
+    yield events.insert(now, new.id, 2 - len(before), [*before, said])
+    yield from grant_queries.granted(now, new, witness)
+
+
+def check_queue(now: Micros, session_id: str) -> Steps[None]:
+    """Let a run start only where none is queued: that one was there before.
+
+    Raises:
+        SessionBusyError: One is.
+    """
+    rows = yield Statement("SELECT run_id FROM queue WHERE session_id = ? LIMIT 1", (session_id,))
+    if rows:
+        raise SessionBusyError(
+            f"run {rows[0][0]} is queued in session {session_id}",
+            remedy="queue behind it, or cancel it",
+            session_id=session_id,
+            run_id=rows[0][0],
+        )
+
+
+def insert_queued(now: Micros, new: NewRun) -> Statement:
+    """Return the statement that records a run which waits: without authority, lease or turn."""
+    return Statement(
+        f"INSERT INTO runs ({_COLUMNS}) "
+        "VALUES (?, ?, 0, ?, 'queued', NULL, '', 0, 0, '', '', '', '', '', ?, 0, ?, ?, ?, ?, 0, 0, 0)",
+        (new.id, new.session_id, new.agent, now, new.tenant, new.user_id, new.parent_run, new.root_run),
+    )
+
+
+def queued(new: NewRun) -> NewEvent:
+    """Return the first event of a run."""
+    return NewEvent("run.queued", {"run_id": new.id, "session_id": new.session_id, "agent": new.agent})
+
+
+def supersede(now: Micros, session_id: str) -> Steps[Lost | None]:
+    """Mark the run lost that holds the session no more but has not ended; there is one at most."""
+    rows = yield Statement(f"SELECT id, turn, tree FROM runs WHERE session_id = ? AND {_LIVE}", (session_id,))
     if not rows:
         return None
     [(run_id, turn, tree)] = rows
     ending = Ending(status=RunStatus.LOST, error="its process is gone")
-    yield from _close(now, session_id, run_id, turn, ending, 0)
-    yield from events.add_last(now, run_id, _finished(ending))
+    returned = yield from _close(now, session_id, run_id, turn, ending, 0)
+    yield from events.add_last(now, run_id, [*returned, finished(ending)])
     return Lost(run_id, tree)
 
 
-def _close(now: Micros, session_id: str, run_id: str, turn: int, ending: Ending, answer_seq: int) -> Steps[None]:
+def _close(
+    now: Micros, session_id: str, run_id: str, turn: int, ending: Ending, answer_seq: int
+) -> Steps[list[NewEvent]]:
+    """Write the end of a run and of its turn; return what is to be told of messages that it has not taken."""
     yield Statement(
         "UPDATE turns SET status = ?, closed_at = ? WHERE session_id = ? AND number = ?",
         (TURN_ENDS[ending.status], now, session_id, turn),
@@ -112,16 +179,22 @@ def _close(now: Micros, session_id: str, run_id: str, turn: int, ending: Ending,
         (ending.status, ending.exit_code, ending.error, answer_seq, now, run_id),
     )
     yield approval_queries.close(now, run_id)
+    return (yield from steering_queries.give_back(now, run_id))
 
 
 def _answered(seq: int, turn: int, answer: Stored, ending: Ending) -> NewEvent:
-    """Say the cleaned answer, so that a stream has it; one that is too long for an event is read by its seq."""
-    fits = len(ending.text) <= limits.EVENT_BYTES // 4  # a character takes four bytes at most
-    data: dict[str, Json] = {"seq": seq, "turn": turn, "role": answer.role, "text": ending.text if fits else None}
+    """Say the cleaned answer, so that a stream has it."""
+    data: dict[str, Json] = {"seq": seq, "turn": turn, "role": answer.role, "text": told(ending.text)}
     return NewEvent("message", data)
 
 
-def _finished(ending: Ending) -> NewEvent:
+def told(text: str) -> str | None:
+    """Return a text as an event has it; one that is too long for an event is read by its message's seq."""
+    return text if len(text) <= limits.EVENT_BYTES // 4 else None  # a character takes four bytes at most
+
+
+def finished(ending: Ending) -> NewEvent:
+    """Return the last event of a run."""
     limit = {"limit": ending.limit} if ending.limit else {}
     return NewEvent(FINISHED, {"status": ending.status, "exit_code": ending.exit_code, "error": ending.error, **limit})
 
@@ -135,11 +208,11 @@ def launched(now: Micros, started: Started, fence: Fence, tree: str, rung: str, 
     yield events.insert(now, started.run_id, n, [NewEvent("run.started", {"run_id": started.run_id, "rung": rung})])
 
 
-def renew(now: Micros, session_id: str, fence: Fence) -> Steps[bool]:
-    """Keep the lease; return whether somebody asked to cancel the run."""
+def renew(now: Micros, session_id: str, fence: Fence) -> Steps[RunStatus | None]:
+    """Keep the lease; return how the run is to end when somebody asked for that."""
     yield from heads.renew(now, session_id, fence, LEASE)
     rows = yield Statement("SELECT cancelling FROM runs WHERE id = ?", (fence.run_id,))
-    return bool(rows and rows[0][0])
+    return ASKED_ENDS.get(rows[0][0]) if rows else None
 
 
 def journal(
@@ -150,6 +223,22 @@ def journal(
     yield events.insert(now, fence.run_id, n, entries)
     if dropped:
         yield events.forget(fence.run_id, *dropped)
+
+
+def pull(now: Micros, started: Started, fence: Fence, n: int, limit: int) -> Steps[Pulled]:
+    """Take messages that were put to a run into its open turn, with an event for each. Fenced by the epoch."""
+    found, left = yield from steering_queries.take(now, started.run_id, limit)
+    last, _ = yield from heads.take(now, started.session_id, len(found), 0, fence)
+    first = last - len(found) + 1
+    said = [steering_queries.spoken(text) for text in found]
+    if said:
+        yield messages.insert(now, started.session_id, first, [started.turn] * len(said), said)
+        entries = [
+            NewEvent("message", {"seq": first + i, "turn": started.turn, "role": "user", "text": told(text)})
+            for i, text in enumerate(found)
+        ]
+        yield events.insert(now, started.run_id, n, entries)
+    return Pulled([Taken(first + i, text) for i, text in enumerate(found)], left)
 
 
 def finish(
@@ -164,8 +253,8 @@ def finish(
     if answer is not None:
         yield messages.insert(now, started.session_id, seq, [started.turn], [answer])
         entries.append(_answered(seq, started.turn, answer, ending))
-    yield from _close(now, started.session_id, started.run_id, started.turn, ending, seq if answer else 0)
-    yield events.insert(now, started.run_id, n, [*entries, _finished(ending)])
+    entries += yield from _close(now, started.session_id, started.run_id, started.turn, ending, seq if answer else 0)
+    yield events.insert(now, started.run_id, n, [*entries, finished(ending)])
     if taken is not None:
         yield workspaces.measured(now, started.session_id, taken)
     yield from heads.release(now, started.session_id, fence)
@@ -188,9 +277,7 @@ def get(now: Micros, run_id: str) -> Steps[Run]:
 
 def live(now: Micros, session_id: str) -> Steps[list[Run]]:
     """Return the runs of a session that Alcove executes and that have not ended: one at most."""
-    rows = yield Statement(
-        f"SELECT {_COLUMNS} FROM runs WHERE session_id = ? AND ended_at = 0 AND hosted = 0", (session_id,)
-    )
+    rows = yield Statement(f"SELECT {_COLUMNS} FROM runs WHERE session_id = ? AND {_LIVE}", (session_id,))
     return [Run(*row) for row in rows]
 
 
@@ -204,9 +291,7 @@ def stale(now: Micros) -> Steps[list[Run]]:
 
 def all_live(now: Micros, after: str, limit: int) -> Steps[list[Run]]:
     """Return runs that Alcove executes and that have not ended, by id."""
-    rows = yield Statement(
-        f"SELECT {_COLUMNS} FROM runs WHERE ended_at = 0 AND hosted = 0 AND id > ? ORDER BY id LIMIT ?", (after, limit)
-    )
+    rows = yield Statement(f"SELECT {_COLUMNS} FROM runs WHERE {_LIVE} AND id > ? ORDER BY id LIMIT ?", (after, limit))
     return [Run(*row) for row in rows]
 
 
@@ -220,14 +305,20 @@ def lose(now: Micros, run_id: str, holder: str) -> Steps[bool]:
         return False
     [(session_id, epoch)] = rows
     yield from heads.release(now, session_id, Fence(run_id, epoch))
-    yield from _lose(now, session_id)
+    yield from supersede(now, session_id)
     return True
 
 
-def ask_cancel(now: Micros, run_id: str) -> Steps[Run]:
-    """Note that a run is to be cancelled; whoever looks after it sees it at the next renewal. It waits no more."""
+def ask_end(now: Micros, run_id: str, status: RunStatus = RunStatus.CANCELLED) -> Steps[Run]:
+    """Note how a run is to end; whoever looks after it sees it at the next renewal. It waits for nobody any more.
+
+    One that is to be cancelled is not interrupted any more.
+    """
+    [asked] = [number for number, end in ASKED_ENDS.items() if end == status]
     rows = yield Statement(
-        "UPDATE runs SET cancelling = 1, status = 'running' WHERE id = ? AND ended_at = 0 RETURNING id", (run_id,)
+        "UPDATE runs SET cancelling = ?, status = 'running' "
+        "WHERE id = ? AND ended_at = 0 AND status <> 'queued' AND cancelling <> 1 RETURNING id",
+        (asked, run_id),
     )
     if rows:
         yield approval_queries.close(now, run_id)

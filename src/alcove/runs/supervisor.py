@@ -23,6 +23,7 @@ from alcove.runs.approvals import Wait, Write
 from alcove.runs.journal import Journal
 from alcove.runs.model import Ending, Run, RunStatus
 from alcove.runs.queries import Started
+from alcove.runs.steering_queries import Pulled
 from alcove.runs.walltime import WallTime
 from alcove.sessions.heads import Fence
 from alcove.values import Metadata
@@ -107,6 +108,21 @@ class Supervisor:
             ClosedError: The run has ended, or is about to.
         """
         return await asyncio.shield(asyncio.create_task(self._put(write, wait)))
+
+    async def pull(self, limit: int) -> Pulled:
+        """Take messages that were put to the run into the open turn, and into its journal.
+
+        Raises:
+            ClosedError: The run has ended, or is about to.
+        """
+        return await asyncio.shield(asyncio.create_task(self._pull(limit)))
+
+    async def _pull(self, limit: int) -> Pulled:
+        async def write(n: int) -> tuple[Pulled, int]:
+            pulled = await self._database.write(queries.pull, self.started, self.fence, n, limit)
+            return pulled, len(pulled.messages)
+
+        return await self.journal.beside(write)
 
     async def _put(self, write: Write, wait: Wait) -> Put:
         async def place(n: int) -> tuple[Put, bool]:
@@ -219,6 +235,7 @@ class Supervisor:
         """Return the message that the run leaves: what was said, and for a run that was ended a closing note."""
         note = {
             RunStatus.CANCELLED: "[cancelled]",
+            RunStatus.INTERRUPTED: "[interrupted]",
             RunStatus.TIMED_OUT: f"[timed out after {self._work.timeout_s:g} s]",
             RunStatus.FAILED: f"[failed: {ending.error or 'see the server log'}]",
         }.get(RunStatus(ending.status), "")
@@ -239,8 +256,8 @@ class Supervisor:
             asked_at = loop.time()
             try:
                 async with asyncio.timeout_at(good_until):
-                    if await self._database.write(queries.renew, self.started.session_id, self.fence):
-                        self.stop(RunStatus.CANCELLED)
+                    if asked := await self._database.write(queries.renew, self.started.session_id, self.fence):
+                        self.stop(asked)
                 good_until = asked_at + limits.LEASE_S
             except StaleEpochError:
                 break

@@ -7,6 +7,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -16,7 +17,7 @@ from alcove.agents.catalog import Agent
 from alcove.agents.command import CommandAgent
 from alcove.agents.function import FunctionAgent
 from alcove.agents.redaction import Redactor
-from alcove.errors import ConfigurationError
+from alcove.errors import AlcoveError, ConfigurationError
 from alcove.messages.service import Messages
 from alcove.runs import holder
 from alcove.runs.checks import check
@@ -24,6 +25,7 @@ from alcove.runs.grants import Grant, for_program
 from alcove.runs.model import RunStatus
 from alcove.runs.place import RunFolder, environment
 from alcove.runs.reconciler import Reconciler
+from alcove.runs.steering_queries import Pulled
 from alcove.runs.supervisor import Supervisor, Work
 from alcove.runs.voice import Voice
 from alcove.sandbox.limits import Limits
@@ -38,6 +40,14 @@ from alcove.workspaces.service import Workspaces
 Refusals = Callable[[str, Refused], None]
 Door = Callable[[str, str, str, Path], Awaitable[Callable[[], Awaitable[None]]]]
 """Opens a run's socket: given session id, run id, token and path; returns what closes it."""
+
+
+class Pulling(Protocol):
+    """Takes messages for a run."""
+
+    async def __call__(self, run_id: str, *, limit: int) -> Pulled:
+        """Take at most `limit`; see `Runs.pull`."""
+        ...
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -80,6 +90,7 @@ class Workshop:
         self.door: Door | None = None
         self.on_refused: Refusals = _tell_nobody
         self.asking: Callable[[str], Ask] = _ask_nobody
+        self.pulling: Pulling = _pull_nothing
         self._workspaces = workspaces
         self._messages = messages
         self._open_sandbox = sandbox
@@ -194,6 +205,9 @@ class Workshop:
                 window = await self._messages.window(session_id, rounds=rounds, before=supervisor.started.seq)
                 return [Line(message.role, message.text) for message in window]
 
+            async def pull(limit: int = limits.STEERING_MESSAGES) -> list[str]:
+                return [message.text for message in (await self.pulling(run_id, limit=limit)).messages]
+
             context = AgentContext(
                 session_id=session_id,
                 run_id=run_id,
@@ -204,6 +218,7 @@ class Workshop:
                 drain=voice.drain,
                 files=RunFiles(self._workspaces, session_id, supervisor.fence) if self._workspaces else None,
                 ask=self.asking(run_id),
+                pull=pull,
             )
             answering = asyncio.create_task(agent.answer(context))
             await asyncio.wait({answering, supervisor.stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -220,8 +235,29 @@ class Workshop:
         return self._job(grant, run, look, clean)
 
 
+def broken(grant: Grant, error: AlcoveError) -> Job:
+    """Return a run that was taken in and cannot be prepared any more: it fails with that error."""
+
+    async def run(supervisor: Supervisor) -> tuple[str, int | None]:
+        del supervisor
+        raise error
+
+    async def compare() -> tuple[None, None]:
+        return None, None
+
+    async def clean() -> None:
+        return None
+
+    return Job(grant, Work(run=run, compare=compare, clean=clean, timeout_s=limits.RUN_TIMEOUT_S))
+
+
 def _tell_nobody(run_id: str, refused: Refused) -> None:
     del run_id, refused
+
+
+async def _pull_nothing(run_id: str, *, limit: int) -> Pulled:
+    del run_id, limit
+    return Pulled([], 0)
 
 
 def _ask_nobody(run_id: str) -> Ask:

@@ -90,6 +90,7 @@ async def serve(settings: Settings, *, prepare: Callable[[Alcove], None] | None 
                 provider=provider,
                 loopback=loopback,
             )
+            await hub.runs.adopt(all_quiet=False)
             await _Server(site, gate).serve([listener])
     _log.info("stopped")
 

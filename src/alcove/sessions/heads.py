@@ -131,6 +131,22 @@ def hold(now: Micros, session_id: str, holder: str, lease: Micros) -> Steps[Fenc
     return Fence(holder, rows[0][0])
 
 
+def stir(now: Micros, session_id: str) -> Steps[None]:
+    """Lock the head and note activity, whoever holds it.
+
+    Raises:
+        SessionNotFoundError, SessionExpiredError: As `take` does.
+    """
+    rows = yield Statement(
+        "UPDATE heads SET last_activity = ? "
+        f"WHERE session_id = ? AND trashed = 0 AND {EXPIRES.format('')} > ? RETURNING 1",
+        (now, session_id, now),
+    )
+    if not rows:
+        error = yield from refusal(now, session_id)
+        raise SessionExpiredError(session_id=session_id) if isinstance(error, SessionBusyError) else error
+
+
 def check_free(now: Micros, session_id: str) -> Steps[None]:
     """Look whether the lease could be taken now; raises what `take` does, and changes nothing."""
     rows = yield Statement(f"SELECT epoch FROM heads WHERE session_id = ? AND {_FREE}", (session_id, now, now))

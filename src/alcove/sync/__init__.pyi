@@ -39,8 +39,10 @@ from alcove.runs import (
     hosted as _alcove_runs_hosted,
     hosted_queries as _alcove_runs_hosted_queries,
     model as _alcove_runs_model,
+    queue_queries as _alcove_runs_queue_queries,
     reconciler as _alcove_runs_reconciler,
     remembering as _alcove_runs_remembering,
+    steering_queries as _alcove_runs_steering_queries,
 )
 from alcove.search import model as _alcove_search_model
 from alcove.sessions import heads as _alcove_sessions_heads, model as _alcove_sessions_model
@@ -509,6 +511,9 @@ class Runs:
     def live_count(self) -> int: ...
     @property
     def resolver(self) -> _alcove_runs_granting.Resolver | None: ...
+    def adopt(self, *, all_quiet: bool = True) -> None:
+        """Look after queued runs that nobody looks after. Done again and again while it is open; by a server at once."""
+
     def answer(
         self, run_id: str, approval_id: str, *, wait_s: float | None = None
     ) -> _alcove_rights_approvals.Approval:
@@ -555,17 +560,26 @@ class Runs:
     ) -> _builtins.list[_alcove_runs_deciding.Decision]:
         """Answer checks about one run, at one moment: see `check`."""
 
+    def begin(self, claimed: _alcove_runs_queue_queries.Claimed) -> None:
+        """Start a run that was queued; its session is held for it."""
+
     def cancel(self, run_id: str) -> _alcove_runs_model.Run:
         """Cancel a run and return it: ended, when this process looks after it; another one is asked to end it."""
 
     def cancel_session(self, session_id: str) -> None:
-        """Cancel whatever runs in a session, here or in another process, and wait until it has ended."""
+        """Cancel whatever runs or waits in a session, here or in another process, and wait until it has ended."""
 
     def ceiling(self, session_id: str) -> _alcove_rights_model.Rights | None:
         """Return what runs in a session may be granted at most, as set for the session itself; None for no bound."""
 
     def chat(
-        self, session_id: str, message: str, *, agent: str | None = None, timeout_s: float | None = None
+        self,
+        session_id: str,
+        message: str,
+        *,
+        agent: str | None = None,
+        timeout_s: float | None = None,
+        busy: str = "reject",
     ) -> _alcove_runs_model.Reply:
         """Start a run, wait for its end and return it with its answer."""
 
@@ -599,11 +613,20 @@ class Runs:
     def get(self, run_id: str) -> _alcove_runs_model.Run:
         """Return a run."""
 
+    def give_way(self, run_id: str) -> None:
+        """Have a run end, for a message that came after it; one of another process is asked to."""
+
     def grant(self, run_id: str) -> _alcove_runs_checking.Held:
         """Return a run's authority: as it was frozen, what was cut off and withdrawn, and what is left."""
 
     def heartbeat(self, run_id: str) -> _alcove_runs_model.Run:
         """Say that a run goes on, and return it: `cancelling` tells that somebody asked to cancel it."""
+
+    def holds(self, session_id: str) -> bool:
+        """Return whether a run goes on in a session, in this process."""
+
+    def knows(self, agent: str) -> bool:
+        """Return whether there is an agent of that name in this process."""
 
     def list(
         self,
@@ -635,6 +658,12 @@ class Runs:
 
     def owner(self, run_id: str) -> _alcove_runs_checking.Whose | None:
         """Return whose a run is, which never changes; None when there is none of that id."""
+
+    def pull(self, run_id: str, *, limit: int = 32) -> _alcove_runs_steering_queries.Pulled:
+        """Take the messages that wait for a run, oldest first: each is told once, and stands in the history then."""
+
+    def queue(self, session_id: str) -> _builtins.list[_alcove_runs_queue_queries.Queued]:
+        """Return what waits in a session, the next one first; `cancel` takes a run out of it."""
 
     def reconcile(self) -> _alcove_runs_reconciler.Reconciled:
         """End and remove what servers that died have left of runs, by whatever it can be known."""
@@ -703,6 +732,7 @@ class Runs:
         idempotency_key: str | None = None,
         grant: _alcove_runs_grants.Asked | None = None,
         parent_run: str = "",
+        busy: str = "reject",
         by: str = "library",
     ) -> _alcove_runs_model.Run:
         """Start a run on a message and return it; it goes on whether anybody listens or not."""
@@ -710,8 +740,26 @@ class Runs:
     def state_of(self, run_id: str, scope: str, operation: str, caller: str = "") -> _alcove_runs_remembering.StateOf:
         """Return whose state a run means by a scope, if it may use that now."""
 
+    def steer(
+        self,
+        message: str,
+        *,
+        run_id: str = "",
+        session_id: str = "",
+        agent: str = "",
+        idempotency_key: str | None = None,
+        by: str = "library",
+    ) -> _alcove_runs_steering_queries.Steered:
+        """Put a message to a run that goes on, which takes it when it is ready for it (`pull`)."""
+
     def stream(
-        self, session_id: str, message: str, *, agent: str | None = None, timeout_s: float | None = None
+        self,
+        session_id: str,
+        message: str,
+        *,
+        agent: str | None = None,
+        timeout_s: float | None = None,
+        busy: str = "reject",
     ) -> _alcove_sync_doors.BlockingIterator[_alcove_events_model.Event]:
         """Start a run and yield its events to the last one. Leaving early does not cancel it."""
 
@@ -723,6 +771,9 @@ class Runs:
 
     def tree(self, run_id: str, *, limit: int = 1000) -> _builtins.list[_alcove_runs_model.Run]:
         """Return a run and those that got their rights from it, nearest first, at most `limit` of them."""
+
+    def unread(self, run_id: str) -> _builtins.list[_alcove_runs_steering_queries.Unread]:
+        """Return the messages that were put to a run and that it has not taken, oldest first."""
 
     def watch(self) -> None:
         """Recover again and again, so that the end of another process is noticed. Goes on until it is cancelled."""

@@ -11,6 +11,7 @@ from alcove.errors import (
     AgentUnavailableError,
     AlcoveError,
     IdempotencyError,
+    QueueFullError,
     SessionBusyError,
     SessionExpiredError,
     SessionNotFoundError,
@@ -43,10 +44,12 @@ class ChatAnswer(msgspec.Struct, frozen=True, kw_only=True):
         session_id: Where it was said.
         response: The answer; of a run that failed, what went wrong.
         run_id: The run that answered.
-        status: How the run ended: `finished`, `failed`, `cancelled`, `timed_out` or `lost`.
+        status: How the run ended: `finished`, `failed`, `cancelled`, `interrupted`, `timed_out` or
+            `lost`.
         exit_code: The program's, 128 + signal when a signal ended it; null for functions, and when no end was seen.
         agent: Who answered.
         error: Why it failed, empty otherwise.
+        returned: Messages that were put to the run and that it has not taken: they stand in no history.
     """
 
     session_id: str
@@ -56,6 +59,7 @@ class ChatAnswer(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None
     agent: str
     error: str
+    returned: list[str]
 
 
 async def chat(call: Call, body: Chat) -> ChatAnswer:
@@ -76,6 +80,7 @@ async def chat(call: Call, body: Chat) -> ChatAnswer:
         exit_code=run.exit_code,
         agent=run.agent,
         error=run.error,
+        returned=list(reply.returned),
     )
 
 
@@ -114,6 +119,7 @@ async def _start(call: Call, body: Chat) -> Run:
             idempotency_key=key,
             grant=grant,
             parent_run=body.parent_run or "",
+            busy=body.busy,
             by=call.principal.name,
         )
     except AlcoveError:
@@ -128,6 +134,7 @@ async def _start(call: Call, body: Chat) -> Run:
 _ERRORS: Final = (
     SessionNotFoundError,
     SessionBusyError,
+    QueueFullError,
     SessionExpiredError,
     AgentNotFoundError,
     AgentUnavailableError,

@@ -94,7 +94,7 @@ class Finish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         exit_code: Of a program.
     """
 
-    status: Literal["finished", "failed", "cancelled", "timed_out"] = "finished"
+    status: Literal["finished", "failed", "cancelled", "interrupted", "timed_out"] = "finished"
     text: str = ""
     error: str = ""
     exit_code: Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)] | None = None

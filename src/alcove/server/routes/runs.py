@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 from starlette.responses import Response
@@ -13,6 +13,7 @@ from alcove.errors import (
     AgentNotFoundError,
     AgentUnavailableError,
     IdempotencyError,
+    QueueFullError,
     RunNotFoundError,
     SessionBusyError,
     SessionExpiredError,
@@ -37,6 +38,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         timeout_s: Seconds of wall time until it is ended; the agent's own by default.
         grant: What the run is to be allowed; as much as the agent declares by default.
         parent_run: The run that hands its rights on: the new one gets no more than that holds.
+        busy: What becomes of it while another run goes on: it is refused, answered next, taken by that run, or that run
+            gives way to it.
     """
 
     message: Annotated[str, msgspec.Meta(min_length=1)]
@@ -45,6 +48,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=limits.RUN_TIMEOUT_S_MAX)] | None = None
     grant: GrantBody | None = None
     parent_run: str | None = None
+    busy: Literal["reject", "queue", "steer", "interrupt"] = "reject"
 
 
 class RunList(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,7 +110,7 @@ class After(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def start(call: Call, body: Start) -> RunView:
-    """Start a run and do not wait for it."""
+    """Start a run and do not wait for it: it is `running`, or `queued`; `steered` tells that a run took it that was."""
     run = await call.hub.runs.start(
         call.session_id,
         body.message,
@@ -116,6 +120,7 @@ async def start(call: Call, body: Start) -> RunView:
         idempotency_key=call.idempotency_key,
         grant=await asked_for(call, body.grant, body.parent_run),
         parent_run=body.parent_run or "",
+        busy=body.busy,
         by=call.principal.name,
     )
     call.note_replay(run.replayed)
@@ -213,6 +218,7 @@ ROUTES: Final = (
         errors=(
             SessionNotFoundError,
             SessionBusyError,
+            QueueFullError,
             SessionExpiredError,
             AgentNotFoundError,
             AgentUnavailableError,

@@ -175,23 +175,24 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         run_id: Its id.
         session_id: Where it works; empty for a hosted run without a session.
-        turn: The turn that it answers; 0 for a hosted run.
+        turn: The turn that it answers; 0 for a hosted run, and while it is queued.
         agent: Who answers.
-        status: `running`, `waiting` for a person, or how it ended: `finished`, `failed`, `cancelled`, `timed_out` or
-            `lost`.
+        status: `queued` until its session is free, `running`, `waiting` for a person, or how it ended: `finished`,
+            `failed`, `cancelled`, `interrupted` by a newer message, `timed_out` or `lost`.
         exit_code: The program's, 128 + signal when a signal ended it; null while it runs, for functions, and when no
             end was seen.
         error: Why it failed, empty otherwise.
         answer_seq: The message that is its answer; null while there is none.
         rung: The sandbox that it ran in; `hosted` when a host framework executes it.
         guarantees: What that rung was proven to guarantee.
-        digest: SHA-256, in hex, of its grant: what it may do, frozen when it started.
+        digest: SHA-256, in hex, of its grant: what it may do, frozen when it started; empty while it is queued.
         parent_run: The run that handed its rights on; null for none.
         root_run: The run at the top of its tree; its own id for one without a parent.
         user_id: Which user's; empty for nobody's.
         hosted: Whether a host framework executes it.
         due_at: Epoch seconds when it is lost unless it is heard of before; null when Alcove executes it.
-        cancelling: Whether somebody asked to cancel it.
+        cancelling: Whether somebody asked to end it.
+        steered: Whether it was going on already, and the message that was sent waits for it to take.
         created_at: Epoch seconds.
         ended_at: Epoch seconds; null while it runs.
     """
@@ -213,6 +214,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     hosted: bool
     due_at: float | None
     cancelling: bool
+    steered: bool
     created_at: float
     ended_at: float | None
 
@@ -337,6 +339,7 @@ def run_view(run: Run) -> RunView:
         hosted=bool(run.hosted),
         due_at=seconds(run.due_us) if run.due_us else None,
         cancelling=bool(run.cancelling),
+        steered=run.steered,
         created_at=seconds(run.created_us),
         ended_at=seconds(run.ended_us) if run.ended_us else None,
     )

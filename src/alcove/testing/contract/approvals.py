@@ -182,7 +182,7 @@ class ApprovalsContract:
             await execute(database, "UPDATE runs SET due_at = 1")
             assert await runs.sweep_stale() == 1
         else:
-            await database.write(queries.ask_cancel, "run")
+            await database.write(queries.ask_end, "run")
         found = await answering
         assert (found.status, bool(found)) == ("cancelled", False)
         with pytest.raises(ApprovalDecidedError, match="cancelled already"):
