@@ -38,6 +38,10 @@ async def _obey(hub: Any, name: str, *arguments: str) -> Any:
         return (await hub.sessions.create()).id
     if name == "delete":
         return msgspec.to_builtins(await hub.sessions.delete(*arguments, purge=True))
+    if name in {"queue", "interrupt"}:
+        session_id, *messages = arguments
+        started = [await hub.runs.start(session_id, message, busy=name) for message in messages]
+        return [run.id for run in started]
     if name == "wait_in":
         hub.agents.register("careful", _careful)
         return {"run_id": (await hub.runs.start(*arguments, "x", agent="careful")).id}

@@ -31,13 +31,16 @@ until [ -e go ]; do read -t 0.02 < <(exec -a {mark} sleep 0.02); done
 """
 # What comes by itself now and then, and is no step of anything that is asked for.
 BESIDE = {"renew", "journal", "look", "about_index", "all_stale"}
-ACTS = ("start", "end", "cancel", "trash", "purge")
+ACTS = ("start", "end", "cancel", "trash", "purge", "queue")
 # The moments between which most can be left behind.
 QUICK = [
     ("start", "after start"),
     ("end", "after finish"),
     ("purge", "before Workspaces._purge"),
     ("purge", "after forget"),
+    ("queue", "after claim"),
+    ("queue", "before begin"),
+    ("queue", "after begin"),
 ]
 
 
@@ -131,6 +134,12 @@ def act(server: Server, what: str, session: str, mark: str) -> None:
                 until(lambda: server.call("GET", f"runs/{run['run_id']}")["status"] != "running")
             case "cancel":
                 server.call("POST", f"runs/{run['run_id']}/cancel")
+            case "queue":
+                body = {"message": "echo later >> later", "busy": "queue"}
+                queued = server.call("POST", f"sessions/{session}/runs", body)["run_id"]
+                (server.folder / "queued").write_text(queued)
+                (server.folder / "sessions" / session / "go").touch()
+                until(lambda: server.call("GET", f"runs/{queued}")["ended_at"])
             case "trash":
                 server.call("DELETE", f"sessions/{session}")
             case "purge":
@@ -167,6 +176,26 @@ def check(server: Server, session: str, mark: str, before: dict[int, int], mount
     assert answer["response"] == "on", answer
 
 
+def check_queued(server: Server, session: str, steps: list[str]) -> None:
+    """What was acknowledged as queued has been answered once, or was lost when it had begun."""
+    queued = server.folder / "queued"
+    if not queued.exists():
+        assert "before finish" not in steps, "it died before it acknowledged"
+        until(lambda: server.call("GET", f"sessions/{session}/queue")["queue"] == [])
+        until(lambda: server.call("GET", f"runs?session_id={session}&active=true")["runs"] == [])
+        return
+    run_id = queued.read_text()
+    until(lambda: server.call("GET", f"runs/{run_id}")["ended_at"])
+    run = server.call("GET", f"runs/{run_id}")
+    later = server.folder / "sessions" / session / "later"
+    said = later.read_text() if later.exists() else ""
+    if run["status"] == "finished":
+        assert said == "later\n"
+    else:
+        assert (run["status"], "after begin" in steps or "before begin" in steps) == ("lost", True)
+        assert said in {"", "later\n"}
+
+
 def _trashed(server: Server) -> set[str]:
     return {path.name for path in (server.folder / "sessions" / ".alcove" / "trash").glob("*/*")}
 
@@ -179,6 +208,7 @@ def _zombie(pid: int) -> bool:
 def die(server: Server, what: str, at: str) -> tuple[bool, list[str]]:
     """Let a server die at a step of an act, start another one, look; return whether it died and the steps it took."""
     mounts = Path("/proc/self/mountinfo").read_text()
+    (server.folder / "queued").unlink(missing_ok=True)
     server.start(at)
     assert server.process
     session = server.call("POST", "sessions", {})["session_id"]
@@ -189,6 +219,8 @@ def die(server: Server, what: str, at: str) -> tuple[bool, list[str]]:
     killed = server.stop()
     steps = (server.folder / "steps").read_text().splitlines() if (server.folder / "steps").exists() else []
     server.start()
+    if what == "queue":
+        check_queued(server, session, steps)
     check(server, session, mark, before, mounts)
     server.stop()
     return killed, steps

@@ -74,7 +74,6 @@ def run_json(run: Run) -> dict[str, Json]:
         "exit_code": run.exit_code,
         "error": run.error,
         "rung": run.rung,
-        "steered": run.steered,
         "created_at": seconds(run.created_us),
         "ended_at": seconds(run.ended_us) if run.ended_us else None,
     }

@@ -171,7 +171,7 @@ def claim(now: Micros, session_id: str, holder: str) -> Steps[Claimed | None]:
     """Take the session for the first of its queue, which stays there until it starts; None when nothing waits.
 
     A run that has lost its lease is marked lost here. Until its processes are ended, the row of the claimed run names
-    them, so that whoever has to take over from this claim ends them.
+    them, so that whoever has to take over from this claim ends them, and removes what the claim had prepared.
 
     Raises:
         SessionBusyError: Somebody holds it; another claim, for one.
@@ -183,17 +183,18 @@ def claim(now: Micros, session_id: str, holder: str) -> Steps[Claimed | None]:
     [(run_id, wish)] = rows
     fence = yield from heads.hold(now, session_id, run_id, queries.LEASE)
     lost = yield from queries.supersede(now, session_id)
-    taken = yield Statement(
-        "UPDATE runs SET holder = ?, epoch = ?, tree = CASE WHEN ? <> '' THEN ? ELSE tree END "
-        "WHERE id = ? AND status = 'queued' RETURNING tree",
-        (holder, fence.epoch, lost.tree if lost else "", lost.tree if lost else "", run_id),
-    )
-    if not taken:
+    before = yield Statement("SELECT epoch, tree FROM runs WHERE id = ? AND status = 'queued'", (run_id,))
+    if not before:
         # It was cancelled between the two: the next one is first.
         yield from heads.release(now, session_id, fence)
         return None
-    if lost is None and taken[0][0]:
-        lost = Lost(run_id, taken[0][0])
+    [(claimed_before, tree)] = before
+    if lost is None and claimed_before:
+        lost = Lost(run_id, tree)
+    yield Statement(
+        "UPDATE runs SET holder = ?, epoch = ?, tree = ? WHERE id = ?",
+        (holder, fence.epoch, lost.tree if lost else "", run_id),
+    )
     return Claimed(run_id, msgspec.json.decode(wish, type=Wish), fence, lost)
 
 
