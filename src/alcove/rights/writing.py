@@ -88,7 +88,6 @@ def checked(given: Rights, *, bound: bool) -> Rights:
 def _resources(written: Written, *, bound: bool) -> Resources:
     ids.names(written, field="resources")
     found: Resources = {}
-    known: dict[tuple[str, ...], tuple[str, ...]] = {}
     for kind, names in written.items():
         if kind in PARTS:
             raise InvalidError(
@@ -100,40 +99,33 @@ def _resources(written: Written, *, bound: bool) -> Resources:
         if not bound and ANY in names:
             raise InvalidError(f"{field}: a grant names each id", field=field, remedy="list the ids instead of '*'")
         if isinstance(names, Mapping):
-            found[kind] = {name: _operations(field, tuple(of), usual, known, bound=bound) for name, of in names.items()}
+            # The same few lists of operations come again and again, and are looked at once.
+            lists = list(map(tuple, names.values()))
+            looked = {of: _operations(field, of, usual, bound=bound) for of in set(lists)}
+            found[kind] = dict(zip(names, map(looked.__getitem__, lists), strict=True))
         else:
             found[kind] = dict.fromkeys(names, usual)
     return {kind: names for kind, names in found.items() if names}
 
 
-def _operations(
-    field: str,
-    given: tuple[str, ...],
-    usual: tuple[str, ...],
-    known: dict[tuple[str, ...], tuple[str, ...]],
-    *,
-    bound: bool,
-) -> tuple[str, ...]:
-    """Return operations, sorted; the same few lists come again and again, and are looked at once."""
+def _operations(field: str, given: tuple[str, ...], usual: tuple[str, ...], *, bound: bool) -> tuple[str, ...]:
+    """Return operations, sorted; the usual ones for none."""
     if not given:
         return usual
-    found = known.get(given)
-    if found is None:
-        if len(given) > limits.GRANT_OPERATIONS:
-            raise TooLargeError(
-                f"{field}: {len(given)} operations", field=field, limit=limits.GRANT_OPERATIONS, remedy="give fewer"
-            )
-        ids.names(given, field=field)
-        bare = {one.removesuffix(APPROVED) for one in given}
-        if "" in bare or any(one.endswith(APPROVED) for one in bare):
-            raise InvalidError(
-                f"{field}: {APPROVED!r} marks an operation, and is none", field=field, remedy="write it once, behind it"
-            )
-        if not bound and ANY in bare:
-            raise InvalidError(f"{field}: a grant names each operation", field=field, remedy="list them")
-        # Where both are written, the one that asks is meant.
-        found = known[given] = tuple(sorted({one for one in given if f"{one}{APPROVED}" not in given}))
-    return found
+    if len(given) > limits.GRANT_OPERATIONS:
+        raise TooLargeError(
+            f"{field}: {len(given)} operations", field=field, limit=limits.GRANT_OPERATIONS, remedy="give fewer"
+        )
+    ids.names(given, field=field)
+    bare = {one.removesuffix(APPROVED) for one in given}
+    if "" in bare or any(one.endswith(APPROVED) for one in bare):
+        raise InvalidError(
+            f"{field}: {APPROVED!r} marks an operation, and is none", field=field, remedy="write it once, behind it"
+        )
+    if not bound and ANY in bare:
+        raise InvalidError(f"{field}: a grant names each operation", field=field, remedy="list them")
+    # Where both are written, the one that asks is meant.
+    return tuple(sorted({one for one in given if f"{one}{APPROVED}" not in given}))
 
 
 def _words(field: str, given: Collection[str], known: tuple[str, ...]) -> tuple[str, ...]:

@@ -360,6 +360,8 @@ def _once(
     session_id: str, key: str | None, said: tuple[object, ...], grant: Asked | None, parent_run: str, rule: Busy
 ) -> Once | None:
     """Return what identifies a request; a part that says nothing is not in it, as in versions that did not have it."""
+    if key is None:
+        return None  # a large grant takes a while to be written
     if grant or parent_run:
         said += (grant, parent_run)
     if rule is not Busy.REJECT:
