@@ -84,14 +84,15 @@ class Alcove:
         self.installation = installation
         self.workspaces = workspaces
         self._required: frozenset[str] = frozenset()
-        passing = database.kind == "memory"
-        folder = _objects_path(settings)
+        passing, folder = database.kind == "memory", _objects_path(settings)
         self.objects = Objects(database, folder / installation if passing else folder, passing=passing)
         self.messages = Messages(database, self.objects)
         self.dialogs = Dialogs(database, self.objects)
         self.state = State(database)
         self.search = _search(settings, database, self.objects)
         self.audit = Audit(database, installation, files=_audit_files(settings, passing=passing), clock=clock)
+        if workspaces:
+            workspaces.audit, workspaces.quota = self.audit, _quota(settings)
         self.keys = Keys(database, audit=self.audit)
         self.events = Events(database)
         self.agents = Catalog(settings.agents, secrets=settings.secrets, file=settings.file)
@@ -219,7 +220,6 @@ async def open(  # noqa: A001 - `alcove.open` is the name that a newcomer guesse
                 leased_uids=os.geteuid() == 0,
             )
             stack.push_async_callback(places.close)
-            places.quota = _quota(settings)
             await opened.write(_keep, "base", str(settings.base))
         hub = Alcove(settings, opened, installation, places, clock)
         for service in (hub.objects, hub.search, hub.audit, hub.runs):

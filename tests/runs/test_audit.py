@@ -9,7 +9,7 @@ import pytest
 
 import alcove
 from alcove.audit.model import AuditFilters
-from alcove.errors import AlcoveError
+from alcove.errors import AlcoveError, FileMissingError, StorageError
 from alcove.hub import Alcove
 from alcove.lifecycle.service import Handle
 
@@ -33,6 +33,54 @@ async def test_a_start_that_is_refused_leaves_no_row_of_a_grant(hub: Alcove, ses
         await hub.runs.start(session.id, "true", agent="shell")
     await hub.runs.cancel(run.id)
     assert len((await hub.audit.list(AuditFilters(act="grant.created"))).rows) == 1
+
+
+async def test_who_has_a_run_end_is_audited_and_it_ends_also_when_that_cannot_be(
+    hub: Alcove, session: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await hub.runs.start(session.id, "sleep 60")
+    second = await hub.runs.start(session.id, "sleep 60", busy="interrupt", by="key:i")
+    await hub.runs.reply(first.id)
+    await hub.runs.cancel(second.id, by="key:c")
+    await hub.runs.cancel(second.id, by="key:late")
+    rows = (await hub.audit.list(AuditFilters(session_id=session.id))).rows
+    ends = [(row.chained.act, row.words.subject, row.words.who) for row in rows if row.words]
+    assert [end for end in ends if end[0] != "grant.created"] == [
+        ("run.cancelled", f"run:{second.id}", "key:c"),
+        ("run.interrupted", f"run:{first.id}", "key:i"),
+    ]
+    third = await hub.runs.start(session.id, "sleep 60")
+
+    async def fails(_: object) -> None:
+        raise StorageError("no room")
+
+    monkeypatch.setattr(hub.audit, "done", fails)
+    assert (await hub.runs.cancel(third.id)).status == "cancelled"
+
+
+async def test_a_file_that_is_deleted_from_outside_is_audited_before_and_what_a_run_does_is_not(
+    hub: Alcove, session: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert hub.workspaces
+    await session.chat("mkdir folder; touch folder/a b c; rm c")
+    for path, recursive in (("b", False), ("folder", True)):
+        await hub.workspaces.delete(session.id, path, recursive=recursive, by="key:1")
+    with pytest.raises(FileMissingError):
+        await hub.workspaces.delete(session.id, "none")
+    rows = (await hub.audit.list(AuditFilters(act="file.deleted"))).rows
+    assert [(row.told["path"], row.words.subject, row.words.who) for row in rows if row.words] == [
+        ("folder", f"session:{session.id}", "key:1"),
+        ("b", f"session:{session.id}", "key:1"),
+    ]
+    await hub.workspaces.write(session.id, "kept", b"x")
+
+    async def fails(_: object) -> None:
+        raise StorageError("no room")
+
+    monkeypatch.setattr(hub.audit, "done", fails)
+    with pytest.raises(StorageError):
+        await hub.workspaces.delete(session.id, "kept")
+    assert await hub.workspaces.read(session.id, "kept") == b"x"
 
 
 @pytest.mark.parametrize("where", ["home", "beside"])

@@ -96,6 +96,7 @@ class Queue:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._kicks: dict[str, asyncio.Event] = {}
         self._starting: set[asyncio.Task[None]] = set()
+        self._beginning: dict[str, asyncio.Event] = {}
 
     def look_after(self, session_id: str) -> None:
         """Start what waits in a session, one after the other, as soon as it is free."""
@@ -136,8 +137,11 @@ class Queue:
         await asyncio.gather(*tasks, *self._starting, return_exceptions=True)
 
     async def cancel(self, run_id: str) -> bool:
-        """End a run that is queued; return whether it was."""
-        return await self._end(run_id, Ending(status=RunStatus.CANCELLED))
+        """End a run that is queued; return whether it was. Its session is free then, when it was about to begin here."""
+        dropped = await self._end(run_id, Ending(status=RunStatus.CANCELLED))
+        if dropped and run_id in self._beginning:
+            await self._beginning[run_id].wait()
+        return dropped
 
     async def _drain(self, session_id: str) -> None:
         while True:
@@ -170,6 +174,7 @@ class Queue:
         claimed = await self._database.write(queue_queries.claim, session_id, self._holder)
         if claimed is None:
             return
+        over = self._beginning[claimed.run_id] = asyncio.Event()
         try:
             async with self._held(session_id, claimed.fence):
                 await self._starter.begin(claimed)
@@ -177,6 +182,9 @@ class Queue:
             with suppress(AlcoveError):
                 await self._database.write(heads.release, session_id, claimed.fence)
             raise
+        finally:
+            del self._beginning[claimed.run_id]
+            over.set()
         following = await self._database.read(queue_queries.first, session_id)
         if following and following.urgent:
             # It came to interrupt while this one was about to begin.

@@ -123,14 +123,24 @@ class Runs(Recovering):
         metadata = (message.detail.metadata if message else None) or {}
         return Reply(run, "" if message is None or metadata.get("silent") else message.text, returned)
 
-    async def cancel(self, run_id: str) -> Run:
+    async def cancel(self, run_id: str, *, by: str = "library") -> Run:
         """Cancel a run and return it: ended, when this process looks after it; another one is asked to end it.
 
         A host framework is asked too, and hears it with its next heartbeat. Of a run that Alcove executes the whole
         process tree is gone before it has ended. One that is queued is taken out of the queue, and its message is in no
         history. A run that has ended stays as it is.
+
+        Args:
+            run_id: Which.
+            by: Who asks; the audit keeps it. What only stops something is done also when that cannot be written.
         """
         run = await self.get(run_id)
+        if not run.ended:
+            await self._audited("run.cancelled", run, by)
+        return await self._cancel(run)
+
+    async def _cancel(self, run: Run) -> Run:
+        run_id = run.id
         if run.status == RunStatus.QUEUED and await self._queue.cancel(run_id):
             return await self.get(run_id)
         live = self._live.get(run_id)
@@ -145,7 +155,7 @@ class Runs(Recovering):
         for queued in await self._database.read(queue_queries.waiting, session_id):
             await self._queue.cancel(queued.run_id)
         for live in await self._database.read(queries.live, session_id):
-            run = await self.cancel(live.id)
+            run = await self._cancel(live)
             while not run.ended and not await self._end_if_gone(run):
                 await asyncio.sleep(limits.EVENT_POLL_S)
                 run = await self.get(run.id)
@@ -170,7 +180,7 @@ class Runs(Recovering):
         return len(self._live)
 
     async def _end_withdrawn(self, run_id: str) -> None:
-        await self.cancel(run_id)
+        await self._cancel(await self.get(run_id))
 
     def _tell_refused(self, run_id: str, refused: Refused) -> None:
         """Tell that a run's proxy refused it a destination: as any other denial, and in the log."""

@@ -14,6 +14,7 @@ from alcove import ids, limits
 from alcove.agents.base import Line, Prompt
 from alcove.agents.catalog import Agent, Catalog
 from alcove.agents.function import FunctionAgent
+from alcove.audit.model import Act
 from alcove.audit.service import Audit
 from alcove.database.idempotency import Once, once, recall, write_once
 from alcove.database.op import Database
@@ -270,8 +271,25 @@ class Starting(HostedRuns):
             self._queue.look_after(session.id)
             for live in await self._database.read(queries.live, session.id) if urgent else ():
                 if live.id != run_id:
+                    await self._audited("run.interrupted", live, wish.by)
                     await self.give_way(live.id)
         return await self._as_told(queued, replayed=replayed)
+
+    async def _audited(self, act: str, run: Run, by: str) -> None:
+        """Tell the audit that somebody has a run end; it ends also when that cannot be written."""
+        if self._audit:
+            told = Act(
+                act=act,
+                subject=f"run:{run.id}",
+                tenant=run.tenant,
+                user_id=run.user_id,
+                session_id=run.session_id,
+                who=ids.name(by, field="by"),
+            )
+            try:
+                await self._audit.done(told)
+            except AlcoveError:
+                _log.exception("not audited", extra={"act": act, "run_id": run.id, "by": by})
 
     async def _join(self, session_id: str, wish: Wish, request: Once | None, agent: str) -> Run | None:
         """Put a message to the run that holds the session, which is returned; None when it takes none any more."""

@@ -563,7 +563,7 @@ class Runs:
     def begin(self, claimed: _alcove_runs_queue_queries.Claimed) -> None:
         """Start a run that was queued; its session is held for it."""
 
-    def cancel(self, run_id: str) -> _alcove_runs_model.Run:
+    def cancel(self, run_id: str, *, by: str = "library") -> _alcove_runs_model.Run:
         """Cancel a run and return it: ended, when this process looks after it; another one is asked to end it."""
 
     def cancel_session(self, session_id: str) -> None:
@@ -1022,6 +1022,7 @@ class Workspaces:
         recursive: bool = False,
         condition: _alcove_workspaces_model.Condition | None = None,
         fence: _alcove_sessions_heads.Fence | None = None,
+        by: str = "library",
     ) -> None:
         """Delete a file, a link, an empty folder, or any folder with `recursive`."""
 

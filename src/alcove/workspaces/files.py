@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager, closing
 from functools import partial
 from typing import TypeVar
 
 from alcove import limits
+from alcove.audit.model import Act
+from alcove.audit.service import Audit
 from alcove.database.op import Database
 from alcove.events.model import Event
+from alcove.sessions import queries as session_queries
 from alcove.sessions.heads import Fence
 from alcove.workspaces import queries
 from alcove.workspaces.base import Base
@@ -34,9 +37,13 @@ class Files(ABC):
         database: Where leases, uids and sizes are.
         base: The folder of the workspaces.
         folder: Its path.
+
+    Attributes:
+        audit: Is told what is deleted; None tells nobody.
     """
 
     def __init__(self, database: Database, base: Base, folder: str) -> None:
+        self.audit: Audit | None = None
         self._database = database
         self._base = base
         self._changes = Changes(database, folder)
@@ -183,15 +190,38 @@ class Files(ABC):
         recursive: bool = False,
         condition: Condition | None = None,
         fence: Fence | None = None,
+        by: str = "library",
     ) -> None:
         """Delete a file, a link, an empty folder, or any folder with `recursive`.
+
+        It is audited before it is done, but for what a run does in its own workspace.
 
         Raises:
             FileMissingError: There is nothing.
             AlcoveError: What `write` raises.
         """
+
+        async def told() -> None:
+            if self.audit and fence is None:
+                await self.stat(session_id, path)
+                tenant, user_id = await self._database.read(session_queries.owner, session_id) or ("", "")
+                subject, words = f"session:{session_id}", {"path": os.fsencode(path).decode(errors="replace")}
+                act = Act(
+                    act="file.deleted",
+                    subject=subject,
+                    tenant=tenant,
+                    user_id=user_id,
+                    session_id=session_id,
+                    who=by,
+                    words=words,
+                )
+                await self.audit.done(act)
+
         await self._changing(
-            session_id, lambda tree: tree.delete(path, recursive=recursive, condition=condition), fence=fence
+            session_id,
+            lambda tree: tree.delete(path, recursive=recursive, condition=condition),
+            before=told,
+            fence=fence,
         )
 
     async def move(
@@ -321,11 +351,14 @@ class Files(ABC):
         *,
         more: Usage | None = None,
         staged: bool = False,
+        before: Callable[[], Awaitable[None]] | None = None,
         fence: Fence | None = None,
     ) -> T:
         async def change() -> T:
             if fence is None:  # a run has made the folder, and keeps others out of it in its own way
                 await self.ensure(session_id)
+            if before:
+                await before()
             return await self._in_tree(session_id, work)
 
         try:

@@ -229,7 +229,11 @@ async def delete(call: Call, query: Deletion) -> None:
     """Delete a file, or a folder: an empty one, or with `recursive` any."""
     await call.session()
     await workspaces(call).delete(
-        call.session_id, call.path["path"], recursive=query.recursive, condition=condition(call.head)
+        call.session_id,
+        call.path["path"],
+        recursive=query.recursive,
+        condition=condition(call.head),
+        by=call.principal.name,
     )
 
 

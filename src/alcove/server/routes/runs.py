@@ -184,7 +184,7 @@ async def events(call: Call, query: After) -> EventStream:
 async def cancel(call: Call) -> RunView:
     """Cancel a run. Its whole process tree is gone when this answers; 202 when another server looks after it."""
     await call.run()
-    run = await call.hub.runs.cancel(call.path["run_id"])
+    run = await call.hub.runs.cancel(call.path["run_id"], by=call.principal.name)
     call.status = 200 if run.ended else 202
     return run_view(run)
 
