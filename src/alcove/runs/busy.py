@@ -137,7 +137,7 @@ class Queue:
         await asyncio.gather(*tasks, *self._starting, return_exceptions=True)
 
     async def cancel(self, run_id: str) -> bool:
-        """End a run that is queued; return whether it was. Its session is free then, when it was about to begin here."""
+        """End a run that is queued; return whether it was. One that was about to begin here holds nothing then."""
         dropped = await self._end(run_id, Ending(status=RunStatus.CANCELLED))
         if dropped and run_id in self._beginning:
             await self._beginning[run_id].wait()
