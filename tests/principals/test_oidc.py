@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hmac
 import json
 import threading
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -42,11 +44,15 @@ class Keys:
         self.status = 200
         self.body: bytes | None = None
         self.raw: bytes | None = None
+        self.drip: Callable[[Callable[[bytes], object]], None] | None = None
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 outer.asked += 1
+                if outer.drip is not None:
+                    outer.drip(self.wfile.write)
+                    return
                 if outer.raw is not None:
                     self.wfile.write(outer.raw)
                     return
@@ -251,6 +257,56 @@ async def test_an_answer_that_is_no_http_is_a_provider_that_is_away(keys: Keys, 
     clock.move(limits.OIDC_KEYS_S)
     assert (await tokens.authenticate(sign(claims(clock)))).user_id == "ana"
     assert keys.asked == 3
+
+
+async def test_keys_are_known_for_a_day_without_word_from_the_provider(keys: Keys, clock: FrozenClock) -> None:
+    tokens = Tokens(provider(keys.url), clock)
+    await tokens.authenticate(sign(claims(clock)))
+    keys.status = 500
+    for _ in range(limits.OIDC_AWAY_S // limits.OIDC_KEYS_S - 1):
+        clock.move(limits.OIDC_KEYS_S)
+        await tokens.authenticate(sign(claims(clock)))
+    clock.move(limits.OIDC_KEYS_S)
+    with pytest.raises(UnauthorizedError):
+        await tokens.authenticate(sign(claims(clock)))
+    keys.status = 200
+    clock.move(limits.OIDC_REFETCH_S)
+    await tokens.authenticate(sign(claims(clock)))
+
+
+async def test_a_provider_that_sends_a_byte_now_and_then_is_away(
+    keys: Keys, clock: FrozenClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each read is in time, and the whole would take for ever."""
+    monkeypatch.setattr(limits, "OIDC_FETCH_S", 0.2)
+    dripping, done = threading.Event(), threading.Event()
+    tokens = Tokens(provider(keys.url), clock)
+    await tokens.authenticate(sign(claims(clock)))
+
+    def drip(write: Callable[[bytes], object]) -> None:
+        write(b"HTTP/1.0 200 OK\r\n\r\n")
+        with contextlib.suppress(OSError):
+            while not done.wait(0.01):
+                write(b" ")
+                dripping.set()
+        dripping.clear()
+
+    keys.drip = drip
+    clock.move(limits.OIDC_KEYS_S)
+    try:
+        assert (await tokens.authenticate(sign(claims(clock)))).user_id == "ana", "the keys that are known"
+        assert dripping.is_set()
+        await asyncio.to_thread(wait_for, lambda: not dripping.is_set())
+    finally:
+        done.set()
+
+
+def wait_for(true: Callable[[], object]) -> None:
+    """Wait until something holds; fail when it does not in time."""
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end, "the connection is still open"
+        time.sleep(0.01)
 
 
 async def test_keys_may_be_a_file(tmp_path: Path, clock: FrozenClock) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from alcove import limits
 from alcove.hub import Alcove
 from alcove.server.app import App
 from alcove.server.auth import PortGate, RunGate
@@ -23,6 +24,31 @@ async def run(call: Client, agents: Agents, own: str) -> str:
     started = await call("POST", f"/api/v1/sessions/{own}/runs", {"message": "hi", "agent": "slow", "grant": GRANT})
     assert started.status == 202, started.body
     return started.json()["run_id"]
+
+
+@pytest.mark.parametrize("path", ["runs", "sessions/{own}/runs", "chat"])
+async def test_a_grant_past_its_size_is_refused_and_nothing_is_recorded(
+    call: Client, hub: Alcove, agents: Agents, own: str, path: str
+) -> None:
+    many = [f"tool-{'x' * 200}-{n:06}" for n in range(limits.GRANT_BYTES // 200)]
+    body: dict[str, Any] = {"message": "hi", "agent": "echo", "grant": {"resources": {"tool": many}}}
+    if path == "runs":
+        del body["message"]
+    if path == "chat":
+        body["session_id"] = own
+    refused = await call("POST", f"/api/v1/{path.format(own=own)}", body)
+    told = refused.json()
+    assert (refused.status, told["code"], told["field"], told["limit"]) == (
+        413,
+        "too_large",
+        "grant",
+        limits.GRANT_BYTES,
+    )
+    assert "fewer" in told["remedy"]
+    assert (await hub.runs.list()).runs == []
+    assert await hub.messages.last(own, 1) == []
+    body["grant"] = {"resources": {"tool": many[:100]}}
+    assert (await call("POST", f"/api/v1/{path.format(own=own)}", body)).status in {200, 201, 202}, "the control"
 
 
 async def decided(client: Client, run: str, **asked: Any) -> tuple[int, str]:

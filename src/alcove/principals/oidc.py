@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import logging
+import threading
 import warnings
 from collections.abc import Callable
 from http.client import HTTPException
@@ -107,7 +108,7 @@ class Tokens:
         self._clock = clock or SystemClock()
         self._audit = audit
         self._keys: Any = None
-        self._fetched_at = float("-inf")
+        self._fetched_at = self._heard_at = float("-inf")
         self._fetching = asyncio.Lock()
         self._known: dict[bytes, tuple[Principal, float]] = {}
         self._allowances: dict[tuple[str, str], Allowance] = {}
@@ -231,7 +232,8 @@ class Tokens:
             try:
                 await self._fetch()
             except UnauthorizedError:
-                if self._keys is None:
+                if self._keys is None or now - self._heard_at >= limits.OIDC_AWAY_S:
+                    self._keys = None  # one of them may have been withdrawn since
                     raise
                 _log.warning("the keys of the provider cannot be read; those that are known stay", exc_info=True)
 
@@ -241,11 +243,12 @@ class Tokens:
 
         self._fetched_at = self._clock.monotonic()
         try:
-            data = await asyncio.to_thread(_read, self._provider.jwks)
+            data = await _fetched(self._provider.jwks)
             found = json.loads(data)
             # Secrets that are shared verify what anybody with them can sign.
             found["keys"] = [key for key in found["keys"] if key.get("kty") in {"RSA", "EC", "OKP"}]
             self._keys = KeySet.import_key_set(found)
+            self._heard_at = self._fetched_at
         # HTTPException is no OSError: an answer that is no HTTP would be an error of ours.
         except (
             OSError,
@@ -322,14 +325,26 @@ class _Stay(HTTPRedirectHandler):
 _open: Callable[..., Any] = build_opener(_Stay).open
 
 
-def _read(jwks: str) -> bytes:
-    """Read the provider's keys. Blocks."""
+async def _fetched(jwks: str) -> bytes:
+    """Return the provider's keys, in time: one that sends a byte now and then is away."""
+    over = threading.Event()
+    try:
+        async with asyncio.timeout(limits.OIDC_FETCH_S):
+            return await asyncio.to_thread(_read, jwks, over)
+    finally:
+        over.set()
+
+
+def _read(jwks: str, over: threading.Event) -> bytes:
+    """Read the provider's keys, until nobody waits for them any more. Blocks."""
     if not urlsplit(jwks).scheme:
         with Path(jwks).open("rb") as file:
             data = file.read(limits.OIDC_KEYS_BYTES + 1)
     else:
         with _open(Request(jwks, headers={"Accept": "application/json"}), timeout=limits.CONNECT_TIMEOUT_S) as answer:
-            data = answer.read(limits.OIDC_KEYS_BYTES + 1)
+            data = b""
+            while len(data) <= limits.OIDC_KEYS_BYTES and not over.is_set() and (piece := answer.read1(limits.KIB)):
+                data += piece
     if len(data) > limits.OIDC_KEYS_BYTES:
         raise ValueError(f"more than {limits.OIDC_KEYS_BYTES} bytes of keys")
     return data
