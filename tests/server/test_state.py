@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
+import alcove
+from alcove.agents.base import AgentContext
 from alcove.audit.model import AuditFilters
 from alcove.hub import Alcove
 from alcove.server.app import App
-from alcove.server.auth import PortGate
+from alcove.server.auth import PortGate, RunGate
 from alcove.server.call import Site
 from server.asgi import Client
 
@@ -140,6 +143,50 @@ async def test_a_run_has_the_state_that_its_grant_says_and_of_whom_it_says(call:
         late = await call(method, f"/api/v1/state/{path}", *([{"value": 1}] if method == "PUT" else []))
         assert late.status in {403, 404}, late.json()
     assert (await itself("GET", "/api/v1/state/user/k")).status == 401
+
+
+async def test_whoever_follows_a_run_hears_what_it_sets(call: Client, site: Site, hub: Alcove, own: str) -> None:
+    run = await registered(call, run_id="r", session_id=own, grant={"state": ["session"]})
+    itself = bearing(site, run["token"])
+    first = (await itself("PUT", "/api/v1/state/conversation/k", {"value": "secret"})).json()["version"]
+    second = (await call("PUT", "/api/v1/state/session/k?run_id=r", {"value": 2})).json()["version"]
+    await itself("DELETE", "/api/v1/state/session/k")
+    await call("PUT", f"/api/v1/state/session/other?of={own}", {"value": "not the run's"})
+    told = [event.data for event in await hub.events.read("r") if event.type == "state"]
+    assert told == [
+        {"scope": "session", "key": "k", "version": first},
+        {"scope": "session", "key": "k", "version": second},
+        {"scope": "session", "key": "k", "version": 0},
+    ]
+
+
+async def test_what_a_run_of_ours_sets_is_in_its_journal(call: Client, site: Site, hub: Alcove, own: str) -> None:
+    go_on = asyncio.Event()
+
+    async def slow(context: AgentContext) -> str:
+        context.emit("before")
+        await go_on.wait()
+        return "done"
+
+    hub.agents.register("slow", slow, declared=alcove.bound(state=["session"]))
+    run = await hub.runs.start(own, "x", agent="slow")
+    itself = Client(App(site, RunGate(own, run.id, "token")), {"authorization": "Bearer token"})
+    assert (await itself("PUT", "/api/v1/state/session/k", {"value": 1})).status == 200
+    go_on.set()
+    await hub.runs.reply(run.id)
+    events = await hub.events.read(run.id)
+    assert [event.type for event in events if event.type != "files"] == [
+        "run.queued",
+        "message",
+        "run.started",
+        "output",
+        "state",
+        "message",
+        "run.finished",
+    ]
+    assert [event.n for event in events] == list(range(1, len(events) + 1))
+    await hub.runs.note_state(run.id, "session", "late", 1)
+    assert await hub.events.read(run.id) == events
 
 
 async def test_a_denied_scope_is_audited(call: Client, site: Site, hub: Alcove, own: str) -> None:

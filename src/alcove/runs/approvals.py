@@ -19,6 +19,7 @@ from alcove.clock import Clock
 from alcove.database.idempotency import once, write_once
 from alcove.database.op import Database
 from alcove.errors import DatabaseError, NotPermittedError, TooLargeError
+from alcove.events.model import NewEvent
 from alcove.events.service import Events
 from alcove.pages import page_limit
 from alcove.rights.approvals import Approval, ApprovalStatus, Question, canonical, digest_of, question
@@ -44,6 +45,10 @@ class Desk(Protocol):
 
     async def put(self, write: Write, wait: Wait) -> Put:
         """Have a question written in the run's journal, and look after it until it is answered."""
+        ...
+
+    async def say(self, entry: NewEvent) -> None:
+        """Write an event in the run's journal, after all that was said before it."""
         ...
 
     async def pull(self, limit: int) -> Pulled:

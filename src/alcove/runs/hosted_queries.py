@@ -106,6 +106,18 @@ def report(
     return reported
 
 
+def say(now: Micros, run_id: str, entry: NewEvent, size: int) -> Steps[bool]:
+    """Write an event of a run, unless that has ended or said all that it may; return whether it was written."""
+    most = limits.JOURNAL_HEAD_BYTES + limits.JOURNAL_TAIL_BYTES
+    rows = yield Statement(
+        f"UPDATE runs SET said_bytes = said_bytes + ? WHERE {_ALIVE} AND said_bytes <= ? RETURNING id",
+        (size, run_id, now, most - size),
+    )
+    if rows:
+        yield from events.add_last(now, run_id, [entry])
+    return bool(rows)
+
+
 def pull(now: Micros, run_id: str, limit: int) -> Steps[Pulled]:
     """Take what was put to a run into its session's history, or into its journal alone when it has none.
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import msgspec
 
-from alcove.errors import InvalidError, NotPermittedError
-from alcove.runs.checking import Checks
+from alcove.errors import ClosedError, InvalidError, NotPermittedError, StaleEpochError
+from alcove.events.model import NewEvent
+from alcove.runs import hosted_queries
+from alcove.runs.approvals import Approvals
 from alcove.runs.deciding import Check
 from alcove.sessions import queries as session_queries
 from alcove.state.rules import scope_of
@@ -27,8 +31,8 @@ class StateOf(msgspec.Struct, frozen=True):
     app: str
 
 
-class Remembering(Checks):
-    """Adds to checks the places in which runs keep state."""
+class Remembering(Approvals):
+    """Adds the places in which runs keep state."""
 
     async def state_of(self, run_id: str, scope: str, operation: str, caller: str = "") -> StateOf:
         """Return whose state a run means by a scope, if it may use that now.
@@ -74,3 +78,22 @@ class Remembering(Checks):
                 f"run {run_id} has no {found}", field="scope", remedy="name it in the context of the grant"
             )
         return StateOf(found, of, owner.tenant, app)
+
+    async def note_state(self, run_id: str, scope: str, key: str, version: int) -> None:
+        """Tell whoever listens to a run that it has set a value; what the value is, is read where it is.
+
+        A run that has ended, or that another process looks after, tells nothing.
+
+        Args:
+            run_id: The run.
+            scope: Of the value.
+            key: Of the value.
+            version: Of the value, 0 for one that was deleted.
+        """
+        entry = NewEvent("state", {"scope": scope, "key": key, "version": version})
+        desk = self._desk(run_id)
+        if desk:
+            with suppress(ClosedError, StaleEpochError):
+                await desk.say(entry)
+        elif await self._database.write(hosted_queries.say, run_id, entry, len(key.encode(errors="replace"))):
+            self._events.wake(run_id)

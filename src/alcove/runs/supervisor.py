@@ -13,10 +13,11 @@ import msgspec
 from alcove import limits
 from alcove.database.op import Database
 from alcove.errors import AlcoveError, DatabaseError, LimitError, StaleEpochError
+from alcove.events.model import NewEvent
 from alcove.events.service import Events
 from alcove.messages.model import Draft, Stored
 from alcove.messages.rules import stored
-from alcove.rights.approvals import Approval, ApprovalStatus, Question, cleaned
+from alcove.rights.approvals import ApprovalStatus, Question, cleaned
 from alcove.runs import approval_queries, queries
 from alcove.runs.approval_queries import Place, Put
 from alcove.runs.approvals import Wait, Write
@@ -109,6 +110,19 @@ class Supervisor:
         """
         return await asyncio.shield(asyncio.create_task(self._put(write, wait)))
 
+    async def say(self, entry: NewEvent) -> None:
+        """Write an event in the run's journal, after all that was said before it.
+
+        Raises:
+            ClosedError: The run has ended, or is about to.
+        """
+
+        async def write(n: int) -> tuple[None, int]:
+            await self._database.write(queries.journal, self.started.session_id, self.fence, n, [entry], None)
+            return None, 1
+
+        await asyncio.shield(asyncio.create_task(self.journal.beside(write)))
+
     async def pull(self, limit: int) -> Pulled:
         """Take messages that were put to the run into the open turn, and into its journal.
 
@@ -145,17 +159,12 @@ class Supervisor:
             # A run may end on an answer before that is heard of here.
             approval = answering.result() if answering.done() else await wait(approval_id, 0)
             if approval.status not in {ApprovalStatus.WAITING, ApprovalStatus.CANCELLED}:
-                await self.journal.beside(lambda n: self._decided(n, approval))
+                await self.say(approval_queries.decided(approval))
         except AlcoveError:
             _log.warning("answer not followed", exc_info=True, extra={"run_id": self.started.run_id})
         finally:
             answering.cancel()
             self._time.go_on()
-
-    async def _decided(self, n: int, approval: Approval) -> tuple[None, bool]:
-        entries = [approval_queries.decided(approval)]
-        await self._database.write(queries.journal, self.started.session_id, self.fence, n, entries, None)
-        return None, True
 
     async def supervise(self) -> Run:
         """Do the work, end the run and return it. Runs as a task of its own; whoever waits may go away."""

@@ -653,6 +653,9 @@ class Runs:
     ) -> _alcove_runs_checking.Held:
         """Keep of a run's grant, and of those below it, only what is within `within` (`alcove.bound`)."""
 
+    def note_state(self, run_id: str, scope: str, key: str, version: int) -> None:
+        """Tell whoever listens to a run that it has set a value; what the value is, is read where it is."""
+
     def of_token(self, token: str) -> _alcove_runs_hosted.Bearer:
         """Return the live run that a token is of, and whose that is."""
 

@@ -129,6 +129,7 @@ async def put(call: Call, query: Of, body: NewValue) -> ValueView:
         ttl_s=body.ttl_s,
         expected_version=_expected(call),
     )
+    await _told(call, query, place, value.version)
     return _tagged(call, value)
 
 
@@ -136,6 +137,7 @@ async def delete(call: Call, query: Of) -> None:
     """Delete a value; with If-Match only that version."""
     place = await _place(call, query, "write")
     await call.hub.state.delete(place.scope, call.path["key"], **_named(place), expected_version=_expected(call))
+    await _told(call, query, place, 0)
 
 
 async def list_values(call: Call, query: OfPage) -> ValueList:
@@ -169,6 +171,11 @@ async def _place(call: Call, query: Of, operation: str) -> StateOf:
             )
         of = call.user(of or None) or ""
     return StateOf(scope, of, principal.tenant, query.app)
+
+
+async def _told(call: Call, query: Of, place: StateOf, version: int) -> None:
+    if run_id := query.run_id or call.principal.run_id:
+        await call.hub.runs.note_state(run_id, place.scope, call.path["key"], version)
 
 
 def _named(place: StateOf) -> dict[str, str]:
