@@ -35,6 +35,27 @@ def made(run: Run, place: Path) -> Path:
     return place / ".alcove" / "database" / "alcove.db"
 
 
+def test_the_keys_of_a_provider_are_looked_at(run: Run, place: Path) -> None:
+    table = '[sandbox]\nrung = "none"\n[oidc]\nissuer = "https://id.example.org"\naudience = "a"\njwks = "keys.json"\n'
+    (place / "alcove.toml").write_text(table)
+    (place / "keys.json").write_text(
+        '{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "a", "x": "' + "A" * 43 + '"}]}'
+    )
+    assert "server\tsign-ins\t1 keys of https://id.example.org" in run("doctor").stdout
+    (place / "keys.json").write_text("none")
+    shown = run("doctor").stdout
+    assert "cannot be read" in shown
+    assert "server\tremedy" in shown
+
+
+def test_with_a_key_the_server_starts_also_where_agents_could_call_it(run: Run, place: Path) -> None:
+    (place / "alcove.toml").write_text('[sandbox]\nrung = "none"\n')
+    run("create", "--id", "a")
+    assert "would not start" in run("doctor").stdout
+    run("key", "create")
+    assert "server\tstate\tok" in run("doctor").stdout
+
+
 def test_where_nothing_is_yet_the_machine_is_examined_and_nothing_made(run: Run, place: Path) -> None:
     found = loaded(run("doctor", "--json"))
     assert found["ok"]

@@ -23,8 +23,9 @@ from alcove.cli.histories import Histories, check_options
 from alcove.clock import Micros
 from alcove.database.migrating import migrations
 from alcove.database.op import Statement, Steps
-from alcove.errors import AgentUnavailableError, AlcoveError, ConfigurationError, DatabaseError
+from alcove.errors import AgentUnavailableError, AlcoveError, ConfigurationError, DatabaseError, UnauthorizedError
 from alcove.hub import Alcove, open as open_hub
+from alcove.principals import oidc
 from alcove.settings.model import Settings
 from alcove.values import Json
 from alcove.workspaces.base import Base, installation as installed
@@ -65,6 +66,7 @@ class Examination:
         self._repair = repair
         self._settings = settings
         self._installation: str | None = None
+        self._keyed = False
         self._agents: list[AgentInfo] = []
         self._secrets: list[SecretInfo] = []
         self._sandbox: Section = {"asked": settings.rung}
@@ -131,6 +133,7 @@ class Examination:
         bare = msgspec.structs.replace(self._settings, agents={}, secrets={})
         async with open_hub(settings=bare, folders=False) as hub:
             self._installation = hub.installation
+            self._keyed = await hub.keys.exist()
             self._database["schema"] = migrations()[-1].version
             self._database["durability"] = await hub.database.durability()
             if hub.database.kind == "sqlite":
@@ -201,9 +204,17 @@ class Examination:
         try:
             async with open_hub(settings=trial, folders=False) as hub:
                 check_default(hub)
-                check_reach(hub)
+                provider = oidc.configured(self._settings)
+                if not (provider or self._keyed):  # where nobody is trusted for being here
+                    check_reach(hub)
+            if provider:
+                self._server["sign-ins"] = f"{await provider.check()} keys of {self._settings.oidc_issuer}"
         except ConfigurationError as error:
             self._server = {"state": f"would not start: {error.message}", "remedy": error.remedy}
+        except UnauthorizedError:
+            # It starts, and takes keys of its own meanwhile.
+            self._server["sign-ins"] = f"the keys at {self._settings.oidc_jwks} cannot be read"
+            self._server["remedy"] = "see that the address is right, and reachable from here"
 
 
 @asynccontextmanager
