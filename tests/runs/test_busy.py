@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 import alcove
+import alcove.hub
 from alcove import limits
 from alcove.agents.base import AgentContext
 from alcove.errors import (
@@ -140,7 +143,8 @@ async def test_while_something_waits_nothing_overtakes_it(
     hub: Alcove, session: Handle, patient: Patient, first: Run
 ) -> None:
     queued = await hub.runs.start(session.id, "2", agent="patient", busy="queue")
-    await hub.runs._queue.close()  # nobody looks after it now
+    for task in hub.runs._queue._tasks.values():
+        task.cancel()  # nobody looks after it now
     patient.go_on.set()
     await hub.runs.reply(first.id)
     with pytest.raises(SessionBusyError, match=queued.id):
@@ -253,6 +257,40 @@ async def test_a_queued_run_that_cannot_start_any_more_fails_and_keeps_its_messa
     assert patient.order == ["first", "3"]
     assert (await texts(session))[2] == "2"
     assert [turn.status for turn in await hub.messages.turns(session.id)] == ["done", "failed", "done"]
+
+
+async def test_a_run_that_cannot_be_prepared_for_whatever_reason_does_not_hold_up_those_behind_it(
+    hub: Alcove, session: Handle, patient: Patient, first: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = await hub.runs.start(session.id, "2", agent="patient", busy="queue")
+    after = await hub.runs.start(session.id, "3", agent="patient", busy="queue")
+    prepare = hub.workshop.prepare
+
+    async def fails(session_id: str, run_id: str, *more: Any) -> Any:
+        if run_id == broken.id:
+            raise RuntimeError("a bug")
+        return await prepare(session_id, run_id, *more)
+
+    monkeypatch.setattr(hub.workshop, "prepare", fails)
+    patient.go_on.set()
+    reply = await hub.runs.reply(broken.id)
+    assert (reply.run.status, "a bug" in reply.run.error) == ("failed", True)
+    assert (await hub.runs.reply(after.id)).text == "answer to 3"
+
+
+async def test_a_hub_that_closes_leaves_what_waits_to_the_next_one(folder: Path) -> None:
+    async with alcove.hub.open(workspaces=folder) as hub:
+        session = await hub.sessions.create()
+        first = await hub.runs.start(session.id, "sleep 1000")
+        late = [await hub.runs.start(session.id, f"echo {n} >> answers", busy="queue") for n in range(3)]
+    async with alcove.hub.open(workspaces=folder) as hub:
+        assert (await hub.runs.get(first.id)).status == "cancelled"
+        assert [one.run_id for one in await hub.runs.queue(session.id)] == [run.id for run in late]
+        await execute(hub.database, "UPDATE queue SET holder = replace(holder, ':', ':9')")  # as after a restart
+        await hub.runs.adopt(all_quiet=False)
+        for run in late:
+            assert (await hub.runs.reply(run.id)).run.status == "finished"
+        assert (await hub.runs.chat(session.id, "cat answers")).text == "0\n1\n2"
 
 
 async def test_what_waits_in_a_session_goes_with_it(hub: Alcove, session: Handle, patient: Patient, first: Run) -> None:
@@ -499,7 +537,7 @@ async def test_a_run_that_has_ended_or_not_begun_takes_no_message(
     patient.go_on.set()
     await hub.runs.reply(queued.id)
     for call in (hub.runs.steer("x", run_id=first.id), hub.runs.pull(first.id)):
-        with pytest.raises((RunEndedError, ConflictError)):
+        with pytest.raises(RunEndedError, match="finished"):
             await call
     with pytest.raises(RunNotFoundError):
         await hub.runs.steer("x", run_id="none")

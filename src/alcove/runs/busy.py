@@ -97,11 +97,12 @@ class Queue:
         self._kicks: dict[str, asyncio.Event] = {}
         self._starting: set[asyncio.Task[None]] = set()
         self._beginning: dict[str, asyncio.Event] = {}
+        self._closed = False
 
     def look_after(self, session_id: str) -> None:
         """Start what waits in a session, one after the other, as soon as it is free."""
         self.kick(session_id)
-        if session_id in self._tasks:
+        if session_id in self._tasks or self._closed:
             return
         self._kicks[session_id] = asyncio.Event()
         task = asyncio.create_task(self._drain(session_id), name=f"queue of {session_id}")
@@ -131,6 +132,7 @@ class Queue:
 
     async def close(self) -> None:
         """Start no more: what waits is left to others, or to the next start."""
+        self._closed = True
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()

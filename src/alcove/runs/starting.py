@@ -188,7 +188,7 @@ class Starting(HostedRuns):
             job = await self._prepare(session, claimed.run_id, wish, built)
         except DatabaseError:
             raise  # it is tried again
-        except AlcoveError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not keep all that waits from being started
             built = Built(grant=Grant(agent=wish.agent, parent=wish.parent_run), cuts=(), root_run="", lifetime_s=inf)
             job = broken(built.grant, error)
         new = self._new(session, claimed.run_id, job, built)

@@ -9,7 +9,7 @@ import logging
 
 from alcove import ids, limits
 from alcove.database.idempotency import once, write_once
-from alcove.errors import ConflictError, InvalidError, RunNotFoundError, TooLargeError
+from alcove.errors import ConflictError, InvalidError, RunEndedError, RunNotFoundError, TooLargeError
 from alcove.messages.model import Draft, Stored
 from alcove.messages.rules import stored
 from alcove.runs import hosted_queries, steering_queries
@@ -94,15 +94,15 @@ class Steering(Approvals):
             raise InvalidError(
                 f"limit is {limit}", field="limit", limit=limits.STEERING_MESSAGES, remedy="use 1 for one at a time"
             )
-        if not await self._database.read(steering_queries.count, run_id):
-            run = await self.get(run_id)
-            if not run.ended:
-                return Pulled([], 0)
+        if not await self._database.read(steering_queries.count, run_id) and not (await self.get(run_id)).ended:
+            return Pulled([], 0)
         desk = self._desk(run_id)
         if desk:
             return await desk.pull(limit)
         run = await self.get(run_id)
-        if not run.hosted and not run.ended:
+        if not run.hosted and run.ended:
+            raise RunEndedError(f"run {run_id} has ended ({run.status})", field="run_id", run_id=run_id)
+        if not run.hosted:
             raise ConflictError(
                 f"another process looks after run {run_id}", field="run_id", remedy="call that one", run_id=run_id
             )

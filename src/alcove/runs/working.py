@@ -17,7 +17,7 @@ from alcove.agents.catalog import Agent
 from alcove.agents.command import CommandAgent
 from alcove.agents.function import FunctionAgent
 from alcove.agents.redaction import Redactor
-from alcove.errors import AlcoveError, ConfigurationError
+from alcove.errors import ConfigurationError
 from alcove.messages.service import Messages
 from alcove.runs import holder
 from alcove.runs.checks import check
@@ -235,7 +235,7 @@ class Workshop:
         return self._job(grant, run, look, clean)
 
 
-def broken(grant: Grant, error: AlcoveError) -> Job:
+def broken(grant: Grant, error: Exception) -> Job:
     """Return a run that was taken in and cannot be prepared any more: it fails with that error."""
 
     async def run(supervisor: Supervisor) -> tuple[str, int | None]:
