@@ -30,6 +30,7 @@ from alcove.server.app import App
 from alcove.server.auth import PortGate
 from alcove.server.call import Site
 from alcove.server.routes import ROUTES
+from alcove.values import Json
 from cli.conftest import place
 from server.asgi import Client
 from server.conftest import Agents, agents, call, hub, own, site
@@ -477,7 +478,7 @@ async def test_the_library_constructs_nothing_calls_nobody_and_runs_no_git(
     hub: Alcove, own: str, base: Path, trap: socket.socket, tmp_path: Path
 ) -> None:
     """CVE-2025-64439, CVE-2026-22219, CVE-2025-68143 and the like, by `hub.messages` and `hub.workspaces`."""
-    value = {"lc": 1, "type": "constructor", "id": ["os", "system"], "kwargs": {"command": "touch x"}}
+    value: Json = {"lc": 1, "type": "constructor", "id": ["os", "system"], "kwargs": {"command": "touch x"}}
     url = f"http://127.0.0.1:{trap.getsockname()[1]}/x"
     await hub.messages.append(
         own, [Draft(role="user", content=[{"type": "data", "value": value}, {"type": "image", "url": url}])]

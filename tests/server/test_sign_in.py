@@ -26,6 +26,7 @@ from alcove.server import serving
 from alcove.server.app import App
 from alcove.server.auth import PortGate
 from alcove.server.call import Site
+from alcove.server.routes import ROUTES
 from alcove.settings.loading import load
 from server.asgi import Client
 
@@ -66,6 +67,26 @@ async def test_a_user_of_the_provider_has_its_own_sessions(site: Site, gate: Por
     assert (await ana("GET", "/api/v1/keys")).status == 403
     admin = bearing(site, gate, token("root", role="admin"))
     assert (await admin("GET", "/api/v1/keys")).status == 200
+
+
+async def test_on_every_route_a_token_may_what_a_key_of_its_user_may(site: Site, gate: PortGate) -> None:
+    """As somebody who sees nothing that is there, so that no route changes what the next one finds."""
+    session = (await bearing(site, gate, token("ana"))("POST", "/api/v1/sessions")).json()["session_id"]
+    run = (await site.hub.runs.register("host", session_id=session)).run.id
+    issued = await site.hub.keys.create(role="user", user_id="ben")
+    by_key, by_token = bearing(site, gate, issued.secret), bearing(site, gate, token("ben"))
+    asked = 0
+    for route in [route for route in ROUTES if not route.public and {"session_id", "run_id"} & set(route.parameters)]:
+        known = {"session_id": session, "run_id": run, "path": "a.txt"}
+        path = re.sub(r"\{(\w+)(\.\.\.)?\}", lambda found, known=known: known.get(found[1], "x"), route.path)
+        told = [
+            await one(route.method, path, {} if route.body else None, headers={"x-request-id": "r"}, leaves=True)
+            for one in (by_key, by_token)
+        ]
+        assert told[0].status == told[1].status in {403, 404}, route
+        assert told[0].body == told[1].body, route
+        asked += 1
+    assert asked > 60
 
 
 async def test_where_there_is_a_provider_nobody_is_the_local_administrator(site: Site, gate: PortGate) -> None:
