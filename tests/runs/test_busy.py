@@ -125,11 +125,11 @@ async def test_a_policy_that_there_is_not_is_refused(hub: Alcove, session: Handl
 async def test_a_stream_and_a_chat_wait_for_a_queued_answer(
     hub: Alcove, session: Handle, patient: Patient, first: Run
 ) -> None:
-    chatting = asyncio.create_task(hub.runs.chat(session.id, "2", agent="patient", busy="queue"))
+    chatting = asyncio.create_task(session.chat("2", agent="patient", busy="queue"))
     await until(lambda: _waiting(hub, session, 1))
 
     async def types() -> list[str]:
-        return [event.type async for event in hub.runs.stream(session.id, "3", agent="patient", busy="queue")]
+        return [event.type async for event in session.stream("3", agent="patient", busy="queue")]
 
     streaming = asyncio.create_task(types())
     await until(lambda: _waiting(hub, session, 2))

@@ -98,13 +98,13 @@ class Handle(Session, frozen=True, kw_only=True, eq=False):
         """Change title, agent, metadata, pin, TTL or lifetime."""
         return await self.sessions.update(self.id, changes)
 
-    async def chat(self, message: str, *, agent: str | None = None) -> Reply:
-        """Run an agent on a message and return its answer: see `Runs.chat`."""
-        return await self.runs.chat(self.id, message, agent=agent)
+    async def chat(self, message: str, *, agent: str | None = None, busy: str = "reject") -> Reply:
+        """Run an agent on a message and return its answer: see `Runs.chat`, and `Runs.start` for `busy`."""
+        return await self.runs.chat(self.id, message, agent=agent, busy=busy)
 
-    def stream(self, message: str, *, agent: str | None = None) -> AsyncIterator[Event]:
-        """Run an agent on a message and yield what happens: see `Runs.stream`."""
-        return self.runs.stream(self.id, message, agent=agent)
+    def stream(self, message: str, *, agent: str | None = None, busy: str = "reject") -> AsyncIterator[Event]:
+        """Run an agent on a message and yield what happens: see `Runs.stream`, and `Runs.start` for `busy`."""
+        return self.runs.stream(self.id, message, agent=agent, busy=busy)
 
     async def delete(self, *, purge: bool = False) -> Receipt:
         """Move it to the trash, or remove it for good: see `Lifecycle.delete`."""

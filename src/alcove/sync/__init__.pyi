@@ -662,7 +662,7 @@ class Runs:
     def owner(self, run_id: str) -> _alcove_runs_checking.Whose | None:
         """Return whose a run is, which never changes; None when there is none of that id."""
 
-    def pull(self, run_id: str, *, limit: int = 32) -> _alcove_runs_steering_queries.Pulled:
+    def pull(self, run_id: str, *, limit: int = 100) -> _alcove_runs_steering_queries.Pulled:
         """Take the messages that wait for a run, oldest first: each is told once, and stands in the history then."""
 
     def queue(self, session_id: str) -> _builtins.list[_alcove_runs_queue_queries.Queued]:
@@ -1230,8 +1230,8 @@ class Handle:
     ) -> _alcove_messages_model.Appended:
         """Append what a user said and what was replied: see `Messages.append_turn`."""
 
-    def chat(self, message: str, *, agent: str | None = None) -> _alcove_runs_model.Reply:
-        """Run an agent on a message and return its answer: see `Runs.chat`."""
+    def chat(self, message: str, *, agent: str | None = None, busy: str = "reject") -> _alcove_runs_model.Reply:
+        """Run an agent on a message and return its answer: see `Runs.chat`, and `Runs.start` for `busy`."""
 
     def children(self, *, cursor: str | None = None) -> _alcove_sessions_model.Page:
         """List the direct children, newest first."""
@@ -1269,9 +1269,9 @@ class Handle:
         """Take an event: see `Dialogs.step`."""
 
     def stream(
-        self, message: str, *, agent: str | None = None
+        self, message: str, *, agent: str | None = None, busy: str = "reject"
     ) -> _alcove_sync_doors.BlockingIterator[_alcove_events_model.Event]:
-        """Run an agent on a message and yield what happens: see `Runs.stream`."""
+        """Run an agent on a message and yield what happens: see `Runs.stream`, and `Runs.start` for `busy`."""
 
     def update(self, changes: _alcove_sessions_model.Changes) -> _alcove_sessions_model.Session:
         """Change title, agent, metadata, pin, TTL or lifetime."""
