@@ -198,7 +198,12 @@ class SessionsMachine(RuleBasedStateMachine):
 
         async def both() -> list[int]:
             asked = [self._messages.append(at, [Draft("user", text)]) for text in "xy"]
-            return [done.first_seq for done in await asyncio.gather(*asked)]
+            # When one is refused, the other must not be under way still while the next rule changes what it finds.
+            done = await asyncio.gather(*asked, return_exceptions=True)
+            if refused := [one for one in done if isinstance(one, BaseException)]:
+                assert len(refused) == len(done), done
+                raise refused[0]
+            return [one.first_seq for one in done if not isinstance(one, BaseException)]
 
         places = self._run(both(), error)
         if places is not None:
