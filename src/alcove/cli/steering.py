@@ -33,7 +33,7 @@ busy = click.option(
 async def steer(session_id: str, message: str, agent: str, as_json: bool) -> None:
     """Put MESSAGE to the newest run of a session that goes on, which takes it when it is ready for it.
 
-    What it has not taken when it ends is returned: `alcove runs tail` shows it. Write `--` before a MESSAGE that begins
+    What it has not taken when it ends is returned: `alcove tail` shows it. Write `--` before a MESSAGE that begins
     with a dash.
     """
     async with installation.opened(folders=False) as hub:
