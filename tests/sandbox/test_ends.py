@@ -30,7 +30,7 @@ WAYS = {
 }
 EVERYTHING = "".join(f"{way}\n" for way in WAYS.values())
 SLEEPERS = len(WAYS) + 1
-DEAF = "import time; from alcove.sandbox import supervisor; supervisor._attend = lambda *_: time.sleep(600)"
+DEAF = "import time; from alcove.sandbox import supervisor; supervisor._attend = lambda *_, **__: time.sleep(600)"
 
 
 async def lively(world: World, token: str) -> Process:

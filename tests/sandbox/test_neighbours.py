@@ -219,8 +219,8 @@ async def test_what_supervises_a_program_gives_it_nothing(
     monkeypatch.setenv("SERVER_SIDE", "sk-of-the-server")
     said = (await confined_world.python(ABOVE)).stdout.decode()
     if confined_world.sandbox.rung != "bwrap":
-        # Of one user and in one user namespace: its limits, which nobody but this run has anything of.
-        assert said in {"", "DONE limit\n" if confined_world.sandbox.rung == "userns" and not ROOT else ""}
+        # Of one user and in one namespace: its limits, and signals that it does not obey. Both concern this run alone.
+        assert said == ("DONE limit\nDONE signal\n" if confined_world.sandbox.rung == "userns" else "")
         return
     # Bubblewrap's own first process is the program's to look into. It has the run's own environment and standard input.
     assert "DONE environment" in said
@@ -228,6 +228,30 @@ async def test_what_supervises_a_program_gives_it_nothing(
     descriptors = said.split("DONE environment\n")[1].split("\n")[0].removeprefix("/memfd:stdin (deleted)").split()
     assert descriptors
     assert all(one.startswith(("/dev/null", "pipe:", "socket:", "anon_inode:")) for one in descriptors), descriptors
+
+
+SIGNALS = """
+import os, signal
+for number in (*range(1, signal.SIGRTMIN), signal.SIGRTMIN, signal.SIGRTMAX):
+    try: os.kill(os.getppid(), number)
+    except OSError: pass
+print("on", flush=True)
+raise SystemExit(3)
+"""
+
+
+async def test_what_supervises_a_program_obeys_none_of_its_signals(confined_world: World) -> None:
+    if confined_world.sandbox.rung == "bwrap":
+        return  # what is above the program there is bubblewrap, and the end of that is the end of the run
+    outcome = await confined_world.python(SIGNALS)
+    assert (outcome.stdout, outcome.exit.code) == (b"on\n", 3)
+
+
+async def test_signals_to_what_supervises_a_program_end_the_run_where_nothing_confines(
+    opened: Callable[..., Any],
+) -> None:
+    outcome = await (await opened("none")).python(SIGNALS, uid=None)
+    assert outcome.exit.code is None
 
 
 async def test_what_supervises_a_program_is_open_where_nothing_confines(

@@ -39,7 +39,7 @@ class Group:
         self._folders = folders
         self.joins: list[int] = []
 
-    def open(self, limits: Limits) -> None:
+    def open(self, limits: Limits, ours: int) -> None:
         """Make the folders and set the limits; what was made stays when that fails, for `remove`."""
         for folder in set(self._folders.values()):
             folder.mkdir()
@@ -49,7 +49,7 @@ class Group:
             ("pids", ("pids.max",)),
         ):
             for name in bounds:
-                value = {"pids.max": limits.processes, "memory.swap.max": 0, "memory.oom.group": 1}.get(
+                value = {"pids.max": limits.processes + ours, "memory.swap.max": 0, "memory.oom.group": 1}.get(
                     name, limits.memory_bytes
                 )
                 if kind in self._folders and (file := self._folders[kind] / name).exists():
@@ -182,8 +182,12 @@ class Groups:
             return None
         return groups
 
-    def make(self, limits: Limits) -> Group:
+    def make(self, limits: Limits, *, ours: int = 0) -> Group:
         """Make a group with these limits.
+
+        Args:
+            limits: Of the run.
+            ours: How many processes of ours will be in it too.
 
         Raises:
             OSError: The kernel did not; nothing was made.
@@ -191,7 +195,7 @@ class Groups:
         self._made += 1
         group = Group({kind: parent / str(self._made) for kind, parent in self._parents.items()})
         try:
-            group.open(limits)
+            group.open(limits, ours)
         except OSError:
             group.remove()
             raise

@@ -1,9 +1,10 @@
-"""The steps of a run's main process, from a fork of its supervisor to the program.
+"""The steps from a process of ours to the program of a run.
 
-Runs in a child of the warm spawner: standard library only. The order is strict and every step has a name, which is
-written to the report before the step is taken: whatever happens, the supervisor knows how far it came. A step that
-fails ends the process; nothing but the last step can start the program. The first steps are taken ahead, before there
-is a run to start.
+Runs in a child of the warm spawner: standard library only. Where a program cannot see its supervisor, that takes them
+itself, and the last one starts the program below it, as confined as it is; elsewhere a fork of it takes them, and the
+last one makes that the program. The order is strict and every step has a name, which is written to the report before
+the step is taken: whatever happens, the spawner knows how far it came. A step that fails ends the process; nothing but
+the last step can start the program. The first steps are taken ahead, before there is a run to start.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from alcove.sandbox import attempts, bubblewrap, kernel, landlock, seccomp, system
-from alcove.sandbox.plan import DESCRIPTORS, Kind, Plan, keep_only, read_plan
+from alcove.sandbox.plan import HIDDEN, Kind, Plan, keep_only, read_plan, receive
+
+_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)  # by Python, and then by whatever it starts
 
 # Compiled once, in the spawner. By (sockets, shared, nest), see `seccomp.build`.
 FILTERS: dict[tuple[bool, bool, bool], bytes] = {}
 
 
 def launch(kind: Kind, channel: socket.socket, report: int) -> NoReturn:
-    """Become the program of a plan, confined, or report which step failed and end.
+    """Become the program of a plan, confined, or report which step failed and end. Called right after a fork.
 
     Args:
         kind: What kind of plan it will be.
@@ -35,19 +38,10 @@ def launch(kind: Kind, channel: socket.socket, report: int) -> NoReturn:
         # Above all not the supervisor's end of the channel: it ends with the supervisor, and then so does this.
         keep_only(0, 1, 2, channel.fileno(), report)
         start = Start(kind, report)
-        for name, prepare in AHEAD:
-            os.write(report, f"step {name}\n".encode())
-            prepare(start)
-        _, descriptors, _, _ = socket.recv_fds(channel, 1, DESCRIPTORS)
-        if len(descriptors) >= 4 + start.gated:
-            plan = read_plan(descriptors[0])
-            start.gate = descriptors.pop() if start.gated else None
-            start.joins = descriptors[4:]
-            for number, descriptor in enumerate(descriptors[1:4]):
-                os.dup2(descriptor, number)
-            for name, step in STEPS:
-                os.write(report, f"step {name}\n".encode())
-                step(start, plan)
+        start.get_ready()
+        if descriptors := receive(channel, 4):
+            start.take(descriptors)
+            start.go(read_plan(descriptors[0]))
     except BaseException as error:  # noqa: BLE001 - whatever it was, it is reported and the process ends
         os.write(report, describe(error))
     finally:
@@ -70,28 +64,57 @@ def compile_filters() -> None:
 
 
 class Start:
-    """One start: its kind, and what its steps hand on to later ones. Each method is a step."""
+    """One start: its kind, and what its steps hand on to later ones. Each method that `AHEAD` or `STEPS` has is a step.
 
-    def __init__(self, kind: Kind, report: int) -> None:
+    Args:
+        kind: What kind of plan it will be.
+        report: Where each step is named before it is taken.
+        status: Where bubblewrap says what becomes of it.
+
+    Attributes:
+        kept: Descriptors that whoever starts the program needs after it.
+        program: Of the child that became the program; 0 in a process that becomes it itself.
+    """
+
+    def __init__(self, kind: Kind, report: int, status: int | None = None) -> None:
         self.view = kind["rung"] == "userns"
         self.wrapped = kind["rung"] == "bwrap"  # bubblewrap does then what the steps for `confined` do
         self.confined = kind["rung"] in {"userns", "landlock"}
+        self.hidden = kind["rung"] in HIDDEN  # then this is the supervisor itself
         self.nest = kind["nest"]
         self.host = kind["network"] == "host"
         self.proxied = kind["network"] == "proxy"  # then there is a network of its own on every rung
-        self.gate: int | None = None  # from which bubblewrap reads before it starts the program
-        self.joins: list[int] = []  # by which this process gets into the control group of the run
         self.report = report
+        self.status = status
+        self.standard: list[int] = []
+        self.joins: list[int] = []  # by which this process gets into the control group of the run
+        self.gate: int | None = None  # from which bubblewrap reads before it starts the program
+        self.kept: list[int] = []
         self.domain: int | None = None
         self.command: tuple[str, list[str], dict[str, str]] | None = None
+        self.program = 0
 
-    @property
-    def gated(self) -> bool:
-        """Whether the program waits at a gate until its network has a way out."""
-        return self.wrapped and self.proxied
+    def get_ready(self) -> None:
+        """Take the steps that need no plan."""
+        for name, prepare in AHEAD:
+            os.write(self.report, f"step {name}\n".encode())
+            prepare(self)
+
+    def take(self, descriptors: list[int]) -> None:
+        """Take what comes with a run: plan, standard descriptors, and those of its control group."""
+        self.standard, self.joins = descriptors[1:4], descriptors[4:]
+        if not self.hidden:
+            for number, descriptor in enumerate(self.standard):
+                os.dup2(descriptor, number)
+
+    def go(self, plan: Plan) -> None:
+        """Take the steps that are left, and by the last one become the program or start it."""
+        for name, step in STEPS:
+            os.write(self.report, f"step {name}\n".encode())
+            step(self, plan)
 
     def session(self) -> None:
-        """Leave any terminal and the supervisor's group: a pid namespace does not stop kill(0)."""
+        """Leave any terminal and the group of whoever forked this: a pid namespace does not stop kill(0)."""
         os.setsid()
         self.guard()  # while it waits; once more after the identity, whose change clears it
 
@@ -121,12 +144,6 @@ class Start:
         if self.confined:
             kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
 
-    def filter_calls(self) -> None:
-        """Put the system-call filter on for good: none of the steps that are left needs what it denies."""
-        if not self.confined:
-            return
-        seccomp.install(self._filter())
-
     def enter_folder(self, plan: Plan) -> None:
         """Change to the working directory."""
         os.chdir(plan["cwd"])
@@ -154,8 +171,9 @@ class Start:
                 landlock.allow(self.domain, system.TERMINALS, landlock.DEVICE, present=False)
 
     def close_descriptors(self, _: Plan) -> None:
-        """Keep the standard ones; the two others are closed on the way to the program."""
-        keep_only(0, 1, 2, self.report, *(one for one in (self.domain, self.gate) if one is not None))
+        """Keep the standard ones; the others are closed on the way to the program."""
+        more = (one for one in (self.domain, self.gate, self.status) if one is not None)
+        keep_only(0, 1, 2, self.report, *(self.standard if self.hidden else ()), *self.kept, *more)
 
     def take_identity(self, plan: Plan) -> None:
         """Become the leased uid, with no group but its own."""
@@ -172,44 +190,84 @@ class Start:
             kernel.set_capabilities()
 
     def guard(self, _: Plan | None = None) -> None:
-        """End with the supervisor. In a pid namespace the kernel sees to that."""
-        if not self.view:
-            kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+        """End with the process above, and give nobody a look inside."""
+        ask = self.hidden and not self.view  # such a supervisor ends its tree first; for a view the kernel sees to that
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGTERM if ask else signal.SIGKILL)
+        if self.hidden:
+            kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
 
     def enter_domain(self, _: Plan) -> None:
         """Enter the Landlock domain for good."""
         if self.domain is not None:
             landlock.restrict(self.domain)
 
+    def filter_calls(self, _: Plan) -> None:
+        """Put the system-call filter on for good: none of the steps that are left needs what it denies."""
+        if self.confined:
+            seccomp.install(self._filter())
+
     def wrap(self, plan: Plan) -> None:
         """Put bubblewrap before the program."""
         if self.wrapped:
-            path, argv = bubblewrap.command(plan, self._filter(), self.report, self.gate)
+            assert self.status is not None
+            path, argv = bubblewrap.command(plan, self._filter(), self.status, self.gate)
             self.command = path, argv, {}
 
     def execute(self, plan: Plan) -> None:
-        """Become the program."""
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        """Become the program, or start it."""
         if self.command is not None:
             bubblewrap.find(plan)
-            os.execve(*self.command)
-        if plan["errand"] is not None:
-            os.close(self.report)
-            attempts.run(plan["errand"])
+            self._execute(*self.command)
+        elif plan["errand"] is not None:
+            self._run(plan["errand"])
+        else:
+            self._look_for(plan)
+
+    def _look_for(self, plan: Plan) -> None:
         program, argv, env = plan["argv"][0], plan["argv"], plan["env"]
         if "/" in program:
-            os.execve(program, argv, env)
+            return self._execute(program, argv, env)
         failed = OSError(errno.ENOENT, os.strerror(errno.ENOENT), program)
         for folder in env.get("PATH", "/usr/local/bin:/usr/bin:/bin").split(":"):
             try:
-                os.execve(f"{folder or '.'}/{program}", argv, env)
+                return self._execute(f"{folder or '.'}/{program}", argv, env)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except PermissionError as error:
                 failed = error
         raise failed
+
+    def _execute(self, path: str, argv: list[str], env: dict[str, str]) -> None:
+        if not self.hidden:
+            self._let_go()
+            os.execve(path, argv, env)
+        # Not a fork: the kernel lends the child this process's memory until it has become the program.
+        self.program = os.posix_spawn(
+            path,
+            argv,
+            env,
+            file_actions=[(os.POSIX_SPAWN_DUP2, one, number) for number, one in enumerate(self.standard)],
+            setsid=True,
+            setsigmask=(),
+            setsigdef=_IGNORED,
+        )
+
+    def _run(self, errand: attempts.Errand) -> None:
+        if self.hidden:
+            self.program = os.fork()
+            if self.program:
+                return
+            os.setsid()
+            for number, one in enumerate(self.standard):
+                os.dup2(one, number)
+        self._let_go()
+        keep_only(0, 1, 2)
+        attempts.run(errand)
+
+    def _let_go(self) -> None:
+        for number in _IGNORED:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
     def _filter(self) -> bytes:
         view = self.view or self.wrapped
@@ -224,7 +282,6 @@ AHEAD: list[tuple[str, Callable[[Start], None]]] = [
     ("domain", Start.make_domain),
     ("bounding", Start.empty_bounding_set),
     ("privileges", Start.refuse_privileges),
-    ("filter", Start.filter_calls),
 ]
 
 STEPS: list[tuple[str, Callable[[Start, Plan], None]]] = [
@@ -236,6 +293,7 @@ STEPS: list[tuple[str, Callable[[Start, Plan], None]]] = [
     ("capabilities", Start.drop_capabilities),
     ("guard", Start.guard),
     ("landlock", Start.enter_domain),
+    ("filter", Start.filter_calls),
     ("bubblewrap", Start.wrap),
     ("program", Start.execute),
 ]

@@ -169,7 +169,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         bounds = {"CORE": 0, "NOFILE": given.open_files, "FSIZE": given.file_bytes, "CPU": given.cpu_s + 1}
         # By uid. Bubblewrap makes its namespace after this, so without a leased one all that the user runs counts.
         if rung == "userns" or self.uid is not None:
-            bounds["NPROC"] = given.processes
+            bounds["NPROC"] = given.processes + (rung in plans.HIDDEN)  # whose supervisor is of that uid too
         return bounds
 
 

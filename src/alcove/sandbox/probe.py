@@ -21,7 +21,7 @@ from alcove.sandbox.attempts import Errand, Target
 from alcove.sandbox.berths import Berth, Berths
 from alcove.sandbox.cgroups import Groups
 from alcove.sandbox.limits import Limits
-from alcove.sandbox.plan import Rung
+from alcove.sandbox.plan import HIDDEN, Rung
 from alcove.sandbox.policy import SHARING, Policy
 from alcove.sandbox.proxy import Proxy, start_with_proxy
 from alcove.sandbox.spawner import Process, Spawner
@@ -211,7 +211,7 @@ async def _attack(
         groups = None if rung == "none" else probing.groups
         group = None
         try:
-            group = groups.make(BOUNDS) if groups else None
+            group = groups.make(BOUNDS, ours=rung in HIDDEN) if groups else None
             guard = Guard(BOUNDS, group=group)
             process = await _start(probing.spawner, rung, berth, errand, nest=nest, network=network, guard=guard)
             answer, complaint = await _answer(process)

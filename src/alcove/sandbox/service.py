@@ -14,7 +14,7 @@ from alcove.rights.model import Network
 from alcove.sandbox import probe
 from alcove.sandbox.berths import Berths
 from alcove.sandbox.cgroups import Groups
-from alcove.sandbox.plan import Rung
+from alcove.sandbox.plan import HIDDEN, Rung
 from alcove.sandbox.policy import SHARING, Policy
 from alcove.sandbox.proxy import Proxy, Refused, start_with_proxy
 from alcove.sandbox.resolving import Resolve, Resolver
@@ -212,7 +212,7 @@ class Sandbox:
             )
         policy.check_reach(self.rung)
         try:
-            guard = await self._watch.guard(policy.bounds, policy.write, policy.taken_bytes)
+            guard = await self._watch.guard(policy.bounds, policy.write, policy.taken_bytes, ours=self.rung in HIDDEN)
         except OSError as error:
             raise LaunchError(f"the control group of a run cannot be made: {error}", step="limits") from error
         try:

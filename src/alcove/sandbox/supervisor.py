@@ -4,7 +4,8 @@ Runs in a child of the warm spawner: standard library only. On `userns` it is pi
 the kernel ends the tree when it ends; elsewhere it is a subreaper that ends its descendants itself. It never ends
 before its tree, so its end, seen by the spawner, is the end of the run.
 
-It is made ahead, with the process that will be the program below it, and waits for a run.
+It is made ahead and waits for a run. Where the program will not be able to end it, it takes the program's confinement
+on itself and starts it; else the process that will be the program is made ahead too, as a fork of this one.
 
 Signals: SIGUSR1 asks the program to end (as SIGTERM); SIGTERM ends the tree at once.
 """
@@ -18,7 +19,7 @@ import socket
 from typing import NoReturn
 
 from alcove.sandbox import bubblewrap, kernel, launcher, namespaces, outlet, processes
-from alcove.sandbox.plan import DESCRIPTORS, Kind, keep_only, read_plan
+from alcove.sandbox.plan import HIDDEN, Kind, keep_only, read_plan, receive
 
 _SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1)
 
@@ -37,11 +38,10 @@ def supervise(kind: Kind, channel: socket.socket, report: int) -> NoReturn:
         os.write(report, b"step supervisor\n")
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         keep_only(0, 1, 2, channel.fileno(), report)
-        alone = kind["rung"] == "userns"
-        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL if alone else signal.SIGTERM)
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL if kind["rung"] == "userns" else signal.SIGTERM)
         if channel.recv(1):
             _prepare(kind, report)
-            _serve(kind, channel, report)
+            (_become if kind["rung"] in HIDDEN else _fork)(kind, channel, report)
     except BaseException as error:  # noqa: BLE001 - whatever it was, it is reported and the process ends
         os.write(report, launcher.describe(error))
     finally:
@@ -60,9 +60,41 @@ def _prepare(kind: Kind, report: int) -> None:
     namespaces.name_host(kind)
 
 
-def _serve(kind: Kind, channel: socket.socket, report: int) -> None:
+def _become(kind: Kind, channel: socket.socket, report: int) -> None:
+    """Become as confined as the program has to be, start it below, and stay."""
+    account, status = os.pipe() if kind["rung"] == "bwrap" else (None, None)
+    start = launcher.Start(kind, report, status)
+    start.get_ready()
+    proxied = kind["network"] == "proxy"
+    descriptors = receive(channel, 4 + proxied)
+    if not descriptors:
+        return
+    gate: list[int] = []
+    if proxied and account is None:
+        _hand_out(descriptors.pop(), report)
+    elif proxied:
+        # That network is yet to be made: the program waits at a gate until it has its way out.
+        start.gate, opener = os.pipe()
+        gate = [descriptors.pop(), opener]
+    plan = read_plan(descriptors[0])
+    if account is None:
+        os.write(report, b"step view\n")
+        namespaces.grant(plan)
+    start.kept = [*gate, *(() if account is None else (account,))]
+    start.take(descriptors)
+    start.go(plan)
+    # Not even the program's output: that has to end when the program closes it.
+    keep_only(report, *start.kept)
+    if account is None:
+        os.write(report, b"started\n")
+        _report(_attend(start.program, start.program, alone=True), report)
+    else:
+        _attend_wrapped(start.program, account, report, gate, plan["uid"])
+
+
+def _fork(kind: Kind, channel: socket.socket, report: int) -> None:
+    """Let a fork become the program, which can see this process and must not be able to end it, and stay."""
     os.write(report, b"step fork\n")
-    alone = kind["rung"] == "userns"
     orders, theirs = socket.socketpair()
     account, told = os.pipe()
     program = os.fork()
@@ -71,108 +103,105 @@ def _serve(kind: Kind, channel: socket.socket, report: int) -> None:
     theirs.close()
     os.close(told)
     proxied = kind["network"] == "proxy"
-    _, descriptors, _, _ = socket.recv_fds(channel, 1, DESCRIPTORS)
-    if len(descriptors) < 4 + proxied:
+    descriptors = receive(channel, 4 + proxied)
+    if not descriptors:
         return
-    wrapped = kind["rung"] == "bwrap"
-    gate = _hand_out(descriptors, report, wrapped=wrapped) if proxied else ()
-    if alone:
-        os.write(report, b"step view\n")
-        namespaces.grant(read_plan(descriptors[0]))
+    if proxied:
+        _hand_out(descriptors.pop(), report)
     with contextlib.suppress(BrokenPipeError):  # it ended already, and its account says why
         socket.send_fds(orders, [b"."], descriptors)
-    uid = None if alone else read_plan(descriptors[0])["uid"]
-    # Not even the program's output: that has to end when the program closes it.
-    keep_only(account, report, *gate)
-    if not gate:
-        _drop(alone=alone)
-    said = _hear(account, wrapped=wrapped)
-    began = bubblewrap.child(said) if wrapped else program if said.endswith(b"step program\n") else None
-    os.write(report, said.partition(b"{")[0] if wrapped else said)
-    if gate:
+    uid = read_plan(descriptors[0])["uid"]
+    keep_only(account, report)
+    _drop()
+    said = b"".join(iter(lambda: os.read(account, 4096), b""))
+    os.write(report, said)
+    if said.endswith(b"step program\n"):
+        os.write(report, b"started\n")
+    status = _attend(program, program)
+    processes.end_descendants(uid=uid)
+    _report(status, report)
+
+
+def _attend_wrapped(program: int, account: int, report: int, gate: list[int], uid: int | None) -> None:
+    """Attend to bubblewrap, which tells by `account` what becomes of the program."""
+    said = b""
+    while (began := bubblewrap.child(said)) is None and (chunk := os.read(account, 4096)):
+        said += chunk
+    if began and gate:
         _open(gate, began, report, uid)
-        keep_only(account, report)
-        _drop(alone=alone)
+    keep_only(account, report)
     if began:
         os.write(report, b"started\n")
     status = _attend(program, began or program)
-    if not alone:
-        processes.end_descendants(uid=uid)
-    if status is None:
-        return
-    code = os.waitstatus_to_exitcode(status)
-    if wrapped and began and code >= 0:
+    processes.end_descendants(uid=uid)
+    if began and status is not None and os.WIFEXITED(status):
         said += b"".join(iter(lambda: os.read(account, 4096), b""))
         ended = bubblewrap.ended(said)
         if ended is None:
             os.write(report, b"step bubblewrap\nfailed 0 it did not get to the program; see its standard error\n")
-        code = code if ended is None else ended
-    os.write(report, f"exit {code}\n".encode())
+        else:
+            os.write(report, f"exit {ended}\n".encode())
+            return
+    _report(status, report)
 
 
-def _hand_out(descriptors: list[int], report: int, *, wrapped: bool) -> tuple[int, ...]:
-    """Make the way out of this process's network and hand it out by the last of the descriptors, which is taken off.
-
-    A network that bubblewrap has yet to make needs a gate before the program instead: the end to be read takes the
-    last place, and that descriptor is returned with the end that opens the gate.
-    """
-    door = descriptors.pop()
-    if wrapped:
-        closed, gate = os.pipe()
-        descriptors.append(closed)
-        return door, gate
+def _hand_out(door: int, report: int) -> None:
+    """Make the way out of this process's network and hand it out."""
     os.write(report, b"step proxy\n")
     outlet.hand_out(door)
     os.close(door)
-    return ()
 
 
-def _open(gate: tuple[int, ...], began: int | None, report: int, uid: int | None) -> None:
+def _open(gate: list[int], began: int, report: int, uid: int | None) -> None:
     """Make the way out of bubblewrap's network, then let the program begin; never the one without the other."""
-    if began is None:
-        return
-    door, gate_end = gate
+    door, opener = gate
     os.write(report, b"step proxy\n")
     try:
         outlet.hand_out_of(began, door)
     except OSError:
         processes.end_descendants(uid=uid)
         raise
-    os.write(gate_end, b".")
+    os.write(opener, b".")
 
 
-def _hear(account: int, *, wrapped: bool) -> bytes:
-    """Read what becomes of the start: to the end, or as far as bubblewrap has a child, for it keeps the account."""
-    said = b""
-    while chunk := os.read(account, 4096):
-        said += chunk
-        if wrapped and bubblewrap.child(said) is not None:
-            break
-    return said
-
-
-def _drop(*, alone: bool) -> None:
+def _drop() -> None:
     """Give up what only the preparation needed; what remains is what it takes to end the tree."""
-    if alone or os.geteuid() == 0:
-        kernel.set_capabilities(kernel.CAP_KILL, *(() if alone else (kernel.CAP_SETGID, kernel.CAP_SETUID)))
+    if os.geteuid() == 0:
+        kernel.set_capabilities(kernel.CAP_KILL, kernel.CAP_SETGID, kernel.CAP_SETUID)
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
 
 
-def _attend(program: int, began: int) -> int | None:
+def _attend(program: int, began: int, *, alone: bool = False) -> int | None:
     """Reap until the program ends, and return its status; None when the tree is to be ended now.
 
-    `began` is the program itself, or the first process of bubblewrap's view, below which that is.
+    Args:
+        program: Our child.
+        began: The program itself, or the first process of bubblewrap's view, below which that is.
+        alone: Whether this is the first process of a namespace. Who is in that is not obeyed (`pkill python` means
+            others); only who stands outside has no number here.
     """
     while True:
-        number = signal.sigwaitinfo(_SIGNALS).si_signo
-        if number == signal.SIGTERM:
-            return None
-        if number == signal.SIGUSR1:
-            below = [pid for pid, one in processes.descendants(began).items() if one.parent == began]
-            asked = program if began == program else next(iter(below), program)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(asked, signal.SIGTERM)
+        found = signal.sigwaitinfo(_SIGNALS)
+        if found.si_signo != signal.SIGCHLD:
+            if alone and (found.si_pid or found.si_code):
+                continue
+            if found.si_signo == signal.SIGTERM:
+                return None
+            _ask(program, began)
             continue
         while (reaped := os.waitpid(-1, os.WNOHANG))[0]:
             if reaped[0] == program:
                 return reaped[1]
+
+
+def _ask(program: int, began: int) -> None:
+    asked = program
+    if began != program:
+        asked = next((pid for pid, one in processes.descendants(began).items() if one.parent == began), program)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(asked, signal.SIGTERM)
+
+
+def _report(status: int | None, report: int) -> None:
+    if status is not None:
+        os.write(report, f"exit {os.waitstatus_to_exitcode(status)}\n".encode())

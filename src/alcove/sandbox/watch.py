@@ -197,13 +197,14 @@ class Watch:
         self._over: dict[str, None] = {}
         self._closed = False
 
-    async def guard(self, bounds: Limits, trees: tuple[str, ...], taken_bytes: int = 0) -> Guard:
+    async def guard(self, bounds: Limits, trees: tuple[str, ...], taken_bytes: int = 0, *, ours: int = 0) -> Guard:
         """Return the guard of a run that is going to start.
 
         Args:
             bounds: Its limits.
             trees: Its own folders.
             taken_bytes: What the workspace took when it was last measured.
+            ours: How many processes of ours will be in its control group too.
 
         Raises:
             OSError: Its control group cannot be made.
@@ -215,7 +216,7 @@ class Watch:
         if trees and (taken_bytes >= bounds.disk_bytes or trees[0] in self._over):
             self._over.pop(trees[0], None)
             before = await asyncio.to_thread(taken.files, trees, ())
-        return Guard(bounds, trees, self._groups.make(bounds) if self._groups else None, before)
+        return Guard(bounds, trees, self._groups.make(bounds, ours=ours) if self._groups else None, before)
 
     def add(self, guard: Guard) -> None:
         """Look after a run from now on."""
