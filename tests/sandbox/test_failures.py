@@ -14,7 +14,8 @@ import pytest
 
 from alcove.errors import AgentUnavailableError, ConfigurationError, LaunchError
 from alcove.sandbox import launcher, processes
-from alcove.sandbox.plan import HIDDEN, Rung
+from alcove.sandbox.handover import HIDDEN
+from alcove.sandbox.plan import Rung
 from alcove.sandbox.spawner import Exit, Spawner
 from sandbox.conftest import World, finish, new_token, processes_with, until
 

@@ -16,30 +16,14 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from typing import NoReturn, NotRequired, TypedDict
 
 from alcove.sandbox import kernel, processes
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
-class Target(TypedDict):
-    """A live neighbour: its files, its processes and its ways of being talked to."""
-
-    folder: str
-    processes: list[tuple[int, int]]
-    abstract: str
-    tcp: int
-    udp: int
-    sysv: int
-    posix: str
-
-
-class Errand(TypedDict):
-    """What to do: with a target try it, without one be a neighbour in that folder, or fill it."""
-
-    folder: str
-    token: str
-    target: Target | None
-    fill: NotRequired[bool]
+    from alcove.sandbox.plan import Errand, Target
 
 
 PROCESSES, MEMORY_BYTES, DISK_BYTES = 32, 48 << 20, 2 << 20
@@ -107,17 +91,16 @@ def _be_neighbour(folder: str, token: str) -> None:
 
     signal.signal(signal.SIGTERM, leave)
     own = os.getpid()
-    _print(
-        Target(
-            folder=folder,
-            processes=[(own, processes.start_time(own) or 0)],
-            abstract=token,
-            tcp=tcp.getsockname()[1],
-            udp=udp.getsockname()[1],
-            sysv=sysv,
-            posix=posix,
-        )
-    )
+    target: Target = {
+        "folder": folder,
+        "processes": [(own, processes.start_time(own) or 0)],
+        "abstract": token,
+        "tcp": tcp.getsockname()[1],
+        "udp": udp.getsockname()[1],
+        "sysv": sysv,
+        "posix": posix,
+    }
+    _print(target)
     while True:
         text, peer = udp.recvfrom(16)
         udp.sendto(text, peer)

@@ -14,7 +14,10 @@ import signal
 
 from alcove import limits
 from alcove.sandbox import system
-from alcove.sandbox.plan import Plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from alcove.sandbox.plan import Plan
 
 PLACES = ("/usr/bin/bwrap", "/usr/local/bin/bwrap", "/bin/bwrap")
 NO_NETWORK = {"/etc/hosts": "127.0.0.1\tlocalhost alcove\n::1\tlocalhost\n", "/etc/resolv.conf": ""}

@@ -41,21 +41,19 @@ class Group:
 
     def open(self, limits: Limits, ours: int) -> None:
         """Make the folders and set the limits; what was made stays when that fails, for `remove`."""
-        for folder in set(self._folders.values()):
-            folder.mkdir()
-        for kind, bounds in (
-            ("memory", ("memory.max", "memory.swap.max", "memory.oom.group")),
-            ("memory", ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")),
-            ("pids", ("pids.max",)),
+        folders = {kind: str(folder) for kind, folder in self._folders.items()}
+        for folder in set(folders.values()):
+            os.mkdir(folder)
+        for name, value in (
+            *(("memory.max", limits.memory_bytes), ("memory.swap.max", 0), ("memory.oom.group", 1)),
+            *(("memory.limit_in_bytes", limits.memory_bytes), ("memory.memsw.limit_in_bytes", limits.memory_bytes)),
+            ("pids.max", limits.processes + ours),
         ):
-            for name in bounds:
-                value = {"pids.max": limits.processes + ours, "memory.swap.max": 0, "memory.oom.group": 1}.get(
-                    name, limits.memory_bytes
-                )
-                if kind in self._folders and (file := self._folders[kind] / name).exists():
-                    file.write_text(str(value))
-        for folder in sorted(set(self._folders.values())):
-            self.joins.append(os.open(folder / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC))
+            if folder := folders.get(name.partition(".")[0]):
+                with contextlib.suppress(FileNotFoundError):  # it is one of the other version
+                    _write(f"{folder}/{name}", value)
+        for folder in sorted(set(folders.values())):
+            self.joins.append(os.open(f"{folder}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC))
 
     def close(self) -> None:
         """Close the descriptors: nobody joins any more."""
@@ -120,7 +118,7 @@ class Group:
         gone = True
         for folder in set(self._folders.values()):
             try:
-                folder.rmdir()
+                os.rmdir(folder)
             except FileNotFoundError:
                 pass
             except OSError:
@@ -296,6 +294,14 @@ def _sweep(place: Path) -> None:
             group.remove()
         with contextlib.suppress(OSError):
             folder.rmdir()
+
+
+def _write(file: str, value: int) -> None:
+    descriptor = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, str(value).encode())
+    finally:
+        os.close(descriptor)
 
 
 def _read(file: Path) -> str:

@@ -6,9 +6,13 @@ Runs in the warm spawner and its children: standard library only. Every failed c
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
+import struct
 import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 # name, number on x86_64, number on aarch64; "-" where the call does not exist there.
 _NUMBERS = """
@@ -59,6 +63,7 @@ CLONE_NEWCGROUP, CLONE_NEWTIME = 0x2000000, 0x80
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 0x4000, 0x40000
 MNT_DETACH = 2
+_IN_ROOT = struct.pack("3Q", os.O_PATH | os.O_CLOEXEC, 0, 0x10)  # struct open_how, RESOLVE_IN_ROOT
 # The attributes of mount_setattr(2) are the same bits as MS_* for these four.
 _OPEN_TREE_CLONE, _AT_RECURSIVE, _AT_EMPTY_PATH, _MOVE_MOUNT_F_EMPTY_PATH, _AT_FDCWD = 1, 0x8000, 0x1000, 4, -100
 
@@ -70,6 +75,8 @@ def _numbers() -> dict[str, int]:
 
 
 NUMBERS = _numbers()
+with open("/proc/sys/kernel/cap_last_cap") as _file:
+    _CAPABILITIES = int(_file.read()) + 1
 _PADDING = tuple((None,) * (6 - given) for given in range(7))  # the kernel wants unused arguments of prctl to be 0
 
 # PyDLL holds the GIL over the call, which keeps the interpreter consistent in both processes after `clone`.
@@ -85,10 +92,12 @@ def call(name: str, *arguments: object) -> int:
         OSError: The kernel refused, or has no such call.
     """
     result: int = _syscall(NUMBERS[name], *arguments, *_PADDING[len(arguments)])
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"{name}: {os.strerror(code)}")
-    return result
+    return result if result >= 0 else _fail(name)
+
+
+def _fail(name: str) -> NoReturn:
+    code = ctypes.get_errno()
+    raise OSError(code, f"{name}: {os.strerror(code)}")
 
 
 def prctl(option: int, *arguments: object) -> int:
@@ -106,36 +115,41 @@ def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> No
     call("mount", source.encode(), os.fsencode(target), kind.encode(), flags, data.encode())
 
 
-def copy_tree(path: str, attributes: int, *, root: int | None = None) -> int:
-    """Return a descriptor of a detached copy of the mounts at and below `path`, with `attributes` (MS_*) added.
+def copy_tree(path: str, *, root: int | None = None) -> int:
+    """Return a descriptor of a detached copy of the mounts at and below `path`.
 
     Args:
         path: Absolute; links are followed.
-        attributes: Added to every mount of the copy.
         root: A descriptor of the folder that counts as the root for the path and for links; None for the real one.
     """
+    how = _OPEN_TREE_CLONE | _AT_RECURSIVE | os.O_CLOEXEC
     try:
-        found = os.open(path, os.O_PATH) if root is None else _open_in_root(root, path)
+        if root is None:
+            return call("open_tree", _AT_FDCWD, os.fsencode(path), how)
+        found = call("openat2", root, os.fsencode(path), _IN_ROOT, len(_IN_ROOT))
         try:
-            tree = call("open_tree", found, b"", _AT_EMPTY_PATH | _OPEN_TREE_CLONE | _AT_RECURSIVE | os.O_CLOEXEC)
+            return call("open_tree", found, b"", how | _AT_EMPTY_PATH)
         finally:
             os.close(found)
-        set_attributes(tree, attributes)
     except OSError as error:
         raise OSError(error.errno, error.strerror, path) from error
-    return tree
 
 
-def _open_in_root(root: int, path: str) -> int:
-    how = (ctypes.c_uint64 * 3)(os.O_PATH | os.O_CLOEXEC, 0, 0x10)  # RESOLVE_IN_ROOT
-    return call("openat2", root, os.fsencode(path), how, ctypes.sizeof(how))
+def set_attributes(place: int | str, attributes: int, *, clear: int = 0, below: bool = True) -> None:
+    """Add mount attributes (MS_*) to a mount, and to those below it.
 
-
-def set_attributes(tree: int, attributes: int, *, below: bool = True) -> None:
-    """Add mount attributes (MS_*) to the mount that a descriptor names, and to those below it."""
-    fields = (ctypes.c_uint64 * 4)(attributes, 0, 0, 0)
-    flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if below else 0)
-    call("mount_setattr", tree, b"", flags, fields, ctypes.sizeof(fields))
+    Args:
+        place: A descriptor from `copy_tree`, or where it is mounted.
+        attributes: Added.
+        clear: Taken away.
+        below: Whether the mounts below are meant too.
+    """
+    fields = struct.pack("4Q", attributes, clear, 0, 0)
+    flags = _AT_RECURSIVE if below else 0
+    if isinstance(place, int):
+        call("mount_setattr", place, b"", flags | _AT_EMPTY_PATH, fields, len(fields))
+    else:
+        call("mount_setattr", _AT_FDCWD, os.fsencode(place), flags, fields, len(fields))
 
 
 def attach_tree(tree: int, target: str) -> None:
@@ -146,20 +160,19 @@ def attach_tree(tree: int, target: str) -> None:
 
 def drop_bounding_set() -> None:
     """Empty the capability bounding set, so that no program can ever give a capability back."""
-    for capability in range(64):
-        try:
-            prctl(PR_CAPBSET_DROP, capability)
-        except OSError as error:
-            if error.errno == errno.EINVAL and capability:
-                return  # past the last capability of this kernel
-            raise
+    number = NUMBERS["prctl"]
+    for capability in range(_CAPABILITIES):  # 41 of them, so by the shortest way
+        if _syscall(number, PR_CAPBSET_DROP, capability, 0, 0, 0, 0) < 0:
+            _fail("prctl")
 
 
 def set_capabilities(*kept: int) -> None:
     """Keep of the permitted capabilities only `kept`, and those effective; nothing is inheritable or ambient."""
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
-    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
-    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable: the low halves, then the high ones
-    call("capget", header, sets)
-    low = sets[1] & sum(1 << capability for capability in kept)
-    call("capset", header, (ctypes.c_uint32 * 6)(low, low, 0, 0, 0, 0))
+    header = struct.pack("Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
+    low = 0
+    if kept:
+        sets = ctypes.create_string_buffer(24)  # effective, permitted, inheritable: the low halves, then the high ones
+        call("capget", header, sets)
+        low = struct.unpack("6I", sets.raw)[1] & sum(1 << capability for capability in kept)
+    call("capset", header, struct.pack("6I", low, low, 0, 0, 0, 0))

@@ -6,6 +6,7 @@ nor, before ABI 9, for pathname sockets: namespaces or a leased uid have to give
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 import struct
@@ -29,6 +30,7 @@ _RIGHTS = {0: 0, 1: REFER - 1, 2: TRUNCATE - 1, 3: IOCTL_DEV - 1, 4: IOCTL_DEV -
 ABI_SIGNALS = 6
 
 
+@functools.cache
 def abi() -> int:
     """Return the newest Landlock ABI of this kernel, 0 when there is none.
 

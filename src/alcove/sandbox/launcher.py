@@ -15,10 +15,15 @@ import resource
 import signal
 import socket
 from collections.abc import Callable
-from typing import NoReturn
 
 from alcove.sandbox import attempts, bubblewrap, kernel, landlock, seccomp, system
-from alcove.sandbox.plan import HIDDEN, Kind, Plan, keep_only, read_plan, receive
+from alcove.sandbox.handover import HIDDEN, keep_only, read_plan, receive
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from alcove.sandbox.plan import Errand, Kind, Plan
 
 _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)  # by Python, and then by whatever it starts
 
@@ -252,7 +257,7 @@ class Start:
             setsigdef=_IGNORED,
         )
 
-    def _run(self, errand: attempts.Errand) -> None:
+    def _run(self, errand: Errand) -> None:
         if self.hidden:
             self.program = os.fork()
             if self.program:

@@ -7,15 +7,17 @@ is pid 1 of its namespaces and holds every capability inside them and none outsi
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from alcove import limits
 from alcove.sandbox import kernel, outlet, system
 from alcove.sandbox.bubblewrap import NO_NETWORK
-from alcove.sandbox.plan import Kind, Plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from alcove.sandbox.plan import Kind, Plan
 
 _CLOSED = kernel.MS_NOSUID | kernel.MS_NODEV
 _READ_ONLY = _CLOSED | kernel.MS_RDONLY
@@ -32,6 +34,7 @@ _LINKS = {
     "/etc/mtab": "/proc/self/mounts",
     "/var/tmp": "/tmp",
 }
+_FOLDERS = ("/dev", "/dev/pts", "/dev/shm", "/etc", "/proc", "/run", "/tmp", "/var", _MACHINE)
 _BLOCK = 4096  # leased uids that one view is made ready for
 with open("/proc/self/uid_map") as _file:
     _MAPPED = [[int(_word) for _word in _line.split()] for _line in _file]  # first uid here, outside, how many
@@ -73,31 +76,61 @@ def map_ids(pid: int, leased: range) -> None:
     _write(f"/proc/{pid}/gid_map", f"{group} {group} 1{more}")
 
 
+class _Furniture:
+    """What every view has, worked out once, in the spawner. Paths are below the root, folders before what is in them.
+
+    Args:
+        host: Whether the network is the machine's.
+    """
+
+    def __init__(self, *, host: bool) -> None:
+        shown = system.readable(view=True, network=host)
+        self.links = _LINKS | {path: system.LINKS[path] for path in shown if path in system.LINKS}
+        self.trees = [path for path in shown if path not in self.links]
+        self.texts = {} if host else NO_NETWORK
+        folders = [*_FOLDERS, *filter(os.path.isdir, self.trees)]
+        self.files = [path for path in (*self.trees, *system.DEVICES) if path not in folders]
+        folders += [os.path.dirname(path) for path in (*self.links, *self.files, *self.texts)]
+        above = {
+            f"/{'/'.join(parts[:n])}" for one in folders if (parts := one.split("/")[1:]) for n in range(len(parts))
+        }
+        self.folders = sorted({*folders, *above} - {"/"})
+
+
+_FURNITURE = {host: _Furniture(host=host) for host in (False, True)}
+
+
 def furnish(kind: Kind) -> None:
     """Make a new root with everything that is the same for all, and the machine's own file system beside it."""
-    shown = system.readable(view=True, network=kind["network"] == "host")
-    links = _LINKS | {path: system.LINKS[path] for path in shown if path in system.LINKS}
-    trees = _copies((path, _READ_ONLY) for path in shown if path not in links)
-    trees += _copies((path, _DEVICE) for path in system.DEVICES)
+    what = _FURNITURE[kind["network"] == "host"]
+    trees = [(path, tree) for path in what.trees if (tree := _copy(path)) is not None]
+    devices = [(path, tree) for path in system.DEVICES if (tree := _copy(path)) is not None]
     kernel.mount("alcove", _STAGE, "tmpfs", _CLOSED, "mode=755,size=1m")
     os.chdir(_STAGE)
-    for folder in ("dev", "dev/pts", "dev/shm", "etc", "proc", "run", "tmp", "var", _MACHINE[1:]):
-        os.mkdir(folder)
+    for path in what.folders:
+        os.mkdir(f".{path}")
+    for path in what.files:
+        os.mknod(f".{path}")
+    for path, target in what.links.items():
+        os.symlink(target, f".{path}")
+    for path, text in what.texts.items():
+        _write(f".{path}", text)
+    for path, tree in trees:
+        kernel.attach_tree(tree, f".{path}")
+    # In one call, and the root back again.
+    kernel.set_attributes(".", _READ_ONLY)
+    kernel.set_attributes(".", 0, clear=kernel.MS_RDONLY, below=False)
+    for path, tree in devices:
+        kernel.set_attributes(tree, _DEVICE)
+        kernel.attach_tree(tree, f".{path}")
     # While the machine's own is in its place: the kernel demands that of whoever mounts a new one. It demands too that
     # a sandbox inside does not get more than is to be seen here, and such a one mounts a writable /proc.
     kernel.mount("proc", "proc", "proc", (_CLOSED if kind["nest"] else _READ_ONLY) | kernel.MS_NOEXEC)
     kernel.call("pivot_root", b".", _MACHINE[1:].encode())
     os.chdir("/")
-    for path, target in links.items():
-        _make(path, lambda path, target=target: os.symlink(target, path))
-    for path, tree in trees:
-        _attach(path, tree)
     kernel.mount("devpts", "/dev/pts", "devpts", _DEVICE, "newinstance,ptmxmode=0666,mode=620")
     kernel.mount("shm", "/dev/shm", "tmpfs", _CLOSED | kernel.MS_NOEXEC, f"mode=1777,size={limits.RUN_SHM_BYTES}")
     kernel.mount("tmp", "/tmp", "tmpfs", _CLOSED, f"mode=1777,size={limits.RUN_TMP_BYTES}")
-    if kind["network"] != "host":
-        for path, text in NO_NETWORK.items():
-            _write(path, text)
 
 
 def name_host(kind: Kind) -> None:
@@ -111,30 +144,24 @@ def grant(plan: Plan) -> None:
     """Show what the run was granted, at its own path, and nothing else of the machine any more."""
     machine = os.open(_MACHINE, os.O_PATH)
     wanted = sorted([(path, _READ_ONLY) for path in plan["read"]] + [(path, _CLOSED) for path in plan["write"]])
-    trees = [(path, kernel.copy_tree(path, attributes, root=machine)) for path, attributes in wanted]
+    trees = [(path, kernel.copy_tree(path, root=machine), attributes) for path, attributes in wanted]
     os.close(machine)
     kernel.call("umount2", _MACHINE.encode(), kernel.MNT_DETACH)
     os.rmdir(_MACHINE)
-    for path, tree in trees:
-        _attach(path, tree)
+    for path, tree, attributes in trees:
+        kernel.set_attributes(tree, attributes)
+        _make(path, os.mkdir if stat.S_ISDIR(os.fstat(tree).st_mode) else os.mknod)
+        kernel.attach_tree(tree, path)
     for path, text in plan["files"].items():
         _write(path, text)
-    root = os.open("/", os.O_PATH)
-    kernel.set_attributes(root, kernel.MS_RDONLY, below=False)
-    os.close(root)
+    kernel.set_attributes("/", kernel.MS_RDONLY, below=False)
 
 
-def _copies(wanted: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
-    trees: list[tuple[str, int]] = []
-    for path, attributes in wanted:
-        with contextlib.suppress(FileNotFoundError):  # what the machine itself has lost, nobody misses here
-            trees.append((path, kernel.copy_tree(path, attributes)))
-    return trees
-
-
-def _attach(path: str, tree: int) -> None:
-    _make(path, os.mkdir if stat.S_ISDIR(os.fstat(tree).st_mode) else os.mknod)
-    kernel.attach_tree(tree, path)
+def _copy(path: str) -> int | None:
+    try:
+        return kernel.copy_tree(path)
+    except FileNotFoundError:  # what the machine itself has lost, nobody misses here
+        return None
 
 
 def _make(path: str, make: Callable[[str], None]) -> None:
@@ -148,5 +175,6 @@ def _make(path: str, make: Callable[[str], None]) -> None:
 
 
 def _write(path: str, text: str) -> None:
-    with open(path, "w") as file:
-        file.write(text)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    os.write(file, os.fsencode(text))
+    os.close(file)

@@ -12,9 +12,9 @@ from alcove.errors import ConfigurationError, InvalidError
 from alcove.rights.hosts import host
 from alcove.rights.model import Network
 from alcove.sandbox import outlet, plan as plans
-from alcove.sandbox.attempts import Errand
+from alcove.sandbox.handover import HIDDEN
 from alcove.sandbox.limits import Limits
-from alcove.sandbox.plan import Plan, Rung
+from alcove.sandbox.plan import Errand, Plan, Rung
 from alcove.sandbox.system import NEVER, SYSTEM
 
 SHARING: Final = frozenset[Rung]({"landlock", "none"})
@@ -169,7 +169,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         bounds = {"CORE": 0, "NOFILE": given.open_files, "FSIZE": given.file_bytes, "CPU": given.cpu_s + 1}
         # By uid. Bubblewrap makes its namespace after this, so without a leased one all that the user runs counts.
         if rung == "userns" or self.uid is not None:
-            bounds["NPROC"] = given.processes + (rung in plans.HIDDEN)  # whose supervisor is of that uid too
+            bounds["NPROC"] = given.processes + (rung in HIDDEN)  # whose supervisor is of that uid too
         return bounds
 
 

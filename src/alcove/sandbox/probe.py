@@ -17,11 +17,11 @@ import msgspec
 from alcove.errors import AlcoveError, ConfigurationError, LaunchError
 from alcove.rights.model import Network
 from alcove.sandbox import attempts, bubblewrap, processes
-from alcove.sandbox.attempts import Errand, Target
 from alcove.sandbox.berths import Berth, Berths
 from alcove.sandbox.cgroups import Groups
+from alcove.sandbox.handover import HIDDEN
 from alcove.sandbox.limits import Limits
-from alcove.sandbox.plan import HIDDEN, Rung
+from alcove.sandbox.plan import Errand, Rung, Target
 from alcove.sandbox.policy import SHARING, Policy
 from alcove.sandbox.proxy import Proxy, start_with_proxy
 from alcove.sandbox.spawner import Process, Spawner

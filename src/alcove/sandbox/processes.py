@@ -11,6 +11,7 @@ import os
 import signal
 import time
 
+_STAT_BYTES = 4096  # some 50 numbers and a name
 _ROUNDS = 5  # of looking and killing, before harder means
 
 
@@ -161,8 +162,11 @@ def _gone(tree: dict[int, Process], timeout_s: float) -> bool:
 def look(pid: int) -> Process | None:
     """Return what the kernel says of a process, None when there is none."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+        file = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fields = os.read(file, _STAT_BYTES).rpartition(b")")[2].split()
+        finally:
+            os.close(file)
     except (FileNotFoundError, ProcessLookupError):
         return None
     return Process(int(fields[1]), int(fields[19]), ended=fields[0] in b"ZX")

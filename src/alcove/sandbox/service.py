@@ -14,7 +14,8 @@ from alcove.rights.model import Network
 from alcove.sandbox import probe
 from alcove.sandbox.berths import Berths
 from alcove.sandbox.cgroups import Groups
-from alcove.sandbox.plan import HIDDEN, Rung
+from alcove.sandbox.handover import HIDDEN
+from alcove.sandbox.plan import Rung
 from alcove.sandbox.policy import SHARING, Policy
 from alcove.sandbox.proxy import Proxy, Refused, start_with_proxy
 from alcove.sandbox.resolving import Resolve, Resolver

@@ -23,11 +23,18 @@ import select
 import signal
 import socket
 
-from alcove.sandbox import kernel, launcher, namespaces, processes, supervisor
-from alcove.sandbox.plan import DESCRIPTORS, Failure, Kind, Network, Order, Rung
+from alcove.sandbox import kernel, landlock, launcher, namespaces, processes, supervisor
+from alcove.sandbox.handover import DESCRIPTORS
+
+# As type checkers take it: `typing`, and whatever else is not needed, would be copied with every run.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from alcove.sandbox.plan import Failure, Kind, Network, Order, Rung
+
+    Make = tuple[Rung, Network, bool, range]
+    """What a supervisor is made ready for: its kind, and the uids mapped."""
 
 _MESSAGE_BYTES = 64 * 1024
-_Make = tuple[Rung, Network, bool, range]  # what a supervisor is made ready for: its kind, and the uids mapped
 
 
 class _Run:
@@ -35,7 +42,7 @@ class _Run:
 
     __slots__ = ("alone", "channel", "handle", "id", "lines", "make", "pid", "report", "start_time", "started")
 
-    def __init__(self, make: _Make, pid: int, channel: socket.socket, report: int) -> None:
+    def __init__(self, make: Make, pid: int, channel: socket.socket, report: int) -> None:
         self.make = make
         self.alone = make[0] == "userns"
         self.pid = pid
@@ -58,7 +65,7 @@ class _Spawner:
         self._reports: dict[int, _Run] = {}
         self._handles: dict[int, _Run] = {}
         self._spare: _Run | None = None
-        self._next: _Make | None = None
+        self._next: Make | None = None
 
     def serve(self) -> None:
         """Do as told until the server is gone."""
@@ -94,7 +101,7 @@ class _Spawner:
             try:
                 self._start(message, descriptors)
             except OSError as error:
-                failure = Failure(step="clone", errno=error.errno or 0, detail=error.strerror or str(error))
+                failure: Failure = {"step": "clone", "errno": error.errno or 0, "detail": error.strerror or str(error)}
                 self._tell({"id": message["id"], "failed": failure})
             finally:
                 for one in descriptors:
@@ -118,7 +125,7 @@ class _Spawner:
             socket.send_fds(run.channel, [b"."], descriptors)
         run.channel.close()
 
-    def _keep_spare(self, make: _Make) -> None:
+    def _keep_spare(self, make: Make) -> None:
         self._next = None
         if self._spare and self._spare.make != make:
             self._spare.channel.close()  # by which it ends
@@ -127,10 +134,10 @@ class _Spawner:
             with contextlib.suppress(OSError):  # the next order will meet the same, and report it
                 self._spare = self._make(make)
 
-    def _make(self, make: _Make) -> _Run:
+    def _make(self, make: Make) -> _Run:
         """Start a supervisor that makes everything ready for a run of that kind."""
         rung, network, nest, leased = make
-        kind = Kind(rung=rung, network=network, nest=nest)
+        kind: Kind = {"rung": rung, "network": network, "nest": nest}
         report, theirs = os.pipe()
         channel, other = socket.socketpair()
         try:
@@ -223,10 +230,10 @@ def _failure(lines: list[str], ended: str | None, status: int) -> Failure:
         word, _, rest = line.partition(" ")
         if word == "failed":
             number, _, detail = rest.partition(" ")
-            return Failure(step=step, errno=int(number), detail=detail)
+            return {"step": step, "errno": int(number), "detail": detail}
         step = rest if word == "step" else step
     detail = f"the process ended there with {ended or os.waitstatus_to_exitcode(status)}"
-    return Failure(step=step, errno=0, detail=detail)
+    return {"step": step, "errno": 0, "detail": detail}
 
 
 def main(control: int) -> None:
@@ -239,6 +246,7 @@ def main(control: int) -> None:
     os.chdir("/")
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
     launcher.compile_filters()
+    landlock.abi()
     gc.disable()
     gc.freeze()
     _Spawner(socket.socket(fileno=control)).serve()

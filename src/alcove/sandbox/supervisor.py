@@ -16,10 +16,15 @@ import contextlib
 import os
 import signal
 import socket
-from typing import NoReturn
 
 from alcove.sandbox import bubblewrap, kernel, launcher, namespaces, outlet, processes
-from alcove.sandbox.plan import HIDDEN, Kind, keep_only, read_plan, receive
+from alcove.sandbox.handover import HIDDEN, keep_only, read_plan, receive
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from alcove.sandbox.plan import Kind
 
 _SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1)
 

@@ -18,9 +18,10 @@ import pytest
 
 from alcove.errors import AlcoveError
 from alcove.sandbox import probe
-from alcove.sandbox.attempts import ATTEMPTS, Errand, Target
+from alcove.sandbox.attempts import ATTEMPTS
 from alcove.sandbox.berths import Berths
 from alcove.sandbox.limits import Limits
+from alcove.sandbox.plan import Errand, Target
 from alcove.sandbox.policy import Policy
 from alcove.sandbox.service import Sandbox
 from alcove.sandbox.spawner import Spawner
