@@ -22,8 +22,9 @@ import uvloop
 from alcove.sandbox.limits import Limits
 from alcove.sandbox.plan import Rung
 from alcove.sandbox.policy import Policy
+from alcove.sandbox.running import Exit, Process
 from alcove.sandbox.service import Sandbox
-from alcove.sandbox.spawner import BOOT, Exit, Process, Spawner
+from alcove.sandbox.spawner import BOOT, Spawner
 from alcove.workspaces.base import settle
 
 ROOT = os.geteuid() == 0

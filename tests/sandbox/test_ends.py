@@ -16,7 +16,8 @@ import pytest
 from alcove.errors import ClosedError
 from alcove.sandbox import processes
 from alcove.sandbox.plan import Rung
-from alcove.sandbox.spawner import Exit, Process, Spawner
+from alcove.sandbox.running import Exit, Process
+from alcove.sandbox.spawner import Spawner
 from sandbox.conftest import ROOT, UIDS, World, ended, finish, line, new_token, processes_with, sleepers, until
 
 # Every way we know in which a process gets away from its parent.
@@ -67,7 +68,7 @@ async def test_a_killed_tree_is_gone_when_kill_returns(world: World) -> None:
 
 async def test_what_is_due_at_an_end_is_done_before_anybody_hears_of_it() -> None:
     due: list[str] = []
-    process = Process(1, Spawner(), *os.pipe())
+    process = Process(1, Spawner().tell, *os.pipe())
     process.on_end(lambda: due.append("first"))
     process.end(Exit(code=0, signal=None))
     await process.wait()  # does not wait, as it has ended: nothing else runs meanwhile
@@ -137,7 +138,7 @@ async def test_kill_ends_a_tree_whose_supervisor_does_not_answer(
     world: World, broken: Callable[[str], Spawner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = new_token()
-    monkeypatch.setattr("alcove.sandbox.spawner._PATIENCE_S", 0.1)
+    monkeypatch.setattr("alcove.sandbox.running._PATIENCE_S", 0.1)
     policy = world.policy("/bin/sh", "-c", EVERYTHING.format(token=token) + f"sleep {token}")
     process = await broken(DEAF).start(policy.plan(world.sandbox.rung), b"")
     await until(lambda: len(sleepers(token)) == SLEEPERS)

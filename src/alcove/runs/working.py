@@ -31,8 +31,8 @@ from alcove.runs.voice import Voice
 from alcove.sandbox.limits import Limits
 from alcove.sandbox.policy import Policy
 from alcove.sandbox.proxy import Refused
+from alcove.sandbox.running import Process
 from alcove.sandbox.service import Sandbox
-from alcove.sandbox.spawner import Process
 from alcove.workspaces.bound import RunFiles
 from alcove.workspaces.model import Listing, Usage
 from alcove.workspaces.service import Workspaces

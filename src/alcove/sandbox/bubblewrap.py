@@ -38,8 +38,8 @@ def command(plan: Plan, program: bytes, report: int, gate: int | None = None) ->
     Raises:
         OSError: There is no bubblewrap here, or there is no such program in the view.
     """
-    found = version()
-    if found is None:
+    place = _place()
+    if place is None:
         raise OSError(errno.ENOENT, "bubblewrap is not installed", PLACES[0])
     for tree in (*plan["read"], *plan["write"]):
         os.stat(tree)  # bubblewrap would say it on standard error only
@@ -51,17 +51,16 @@ def command(plan: Plan, program: bytes, report: int, gate: int | None = None) ->
     if gate is not None:
         os.set_inheritable(gate, True)
         arguments += ("--block-fd", str(gate))
-    given = _memory(b"".join(os.fsencode(one) + b"\0" for one in arguments))
-    return found[0], ["bwrap", "--args", str(given), "--", *plan["argv"]]
+    given = _memory(_BASES[plan["network"] == "host"] + _encoded(arguments))
+    return place, ["bwrap", "--args", str(given), "--", *plan["argv"]]
 
 
 def version() -> tuple[str, int, int] | None:
     """Return what changes when bubblewrap does: where it is, its size and its time; None when it is not installed."""
-    for place in PLACES:
-        if os.access(place, os.X_OK):
-            found = os.stat(place)
-            return place, found.st_size, found.st_mtime_ns
-    return None
+    if (place := _place()) is None:
+        return None
+    found = os.stat(place)
+    return place, found.st_size, found.st_mtime_ns
 
 
 def find(plan: Plan) -> None:
@@ -77,7 +76,7 @@ def find(plan: Plan) -> None:
     refused = errno.ENOENT
     for path in paths:
         real = os.path.join(plan["cwd"], path)
-        if not any(f"{one}/".startswith(f"{folder}/") for one in (real, os.path.realpath(real)) for folder in shown):
+        if not _within(real, shown) and not _within(os.path.realpath(real), shown):
             continue
         if os.access(real, os.X_OK) and not os.path.isdir(real):
             return
@@ -110,17 +109,23 @@ def _namespaces(plan: Plan) -> list[str]:
     return words if plan["network"] == "host" else [*words, "--unshare-net"]
 
 
-def _files(plan: Plan) -> list[str]:
-    """Return the arguments that make the file system: parents before what is in them."""
-    shown = system.readable(view=True, network=plan["network"] == "host")
+def _base(*, host: bool) -> bytes:
+    """Return the arguments for what every view has."""
+    shown = system.readable(view=True, network=host)
     links = _LINKS | {path: system.LINKS[path] for path in shown if path in system.LINKS}
     words = ["--proc", "/proc", "--dev", "/dev", "--dir", "/run"]
     words += _tmpfs("/tmp", limits.RUN_TMP_BYTES) + _tmpfs("/dev/shm", limits.RUN_SHM_BYTES)
     for path in shown:
-        if path not in links and os.path.exists(path):
-            words += ("--ro-bind", path, path)
+        if path not in links:
+            words += ("--ro-bind-try", path, path)
     for path, target in links.items():
         words += ("--symlink", target, path)
+    return _encoded(words)
+
+
+def _files(plan: Plan) -> list[str]:
+    """Return the arguments for what this run has, after what every view has: parents before what is in them."""
+    words: list[str] = []
     texts = plan["files"] | ({} if plan["network"] == "host" else NO_NETWORK)
     for path, text in texts.items():
         words += ("--perms", "0644", "--file", str(_memory(text.encode(errors="surrogateescape"))), path)
@@ -133,8 +138,23 @@ def _tmpfs(path: str, size_bytes: int) -> list[str]:
     return ["--perms", "1777", "--size", str(size_bytes), "--tmpfs", path]
 
 
+def _encoded(words: list[str]) -> bytes:
+    return os.fsencode("".join(f"{word}\0" for word in words))
+
+
 def _memory(content: bytes) -> int:
     descriptor = os.memfd_create("bubblewrap", 0)
     os.write(descriptor, content)
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
+
+
+def _place() -> str | None:
+    return next((place for place in PLACES if os.access(place, os.X_OK)), None)
+
+
+def _within(path: str, folders: tuple[str, ...]) -> bool:
+    return any(f"{path}/".startswith(f"{folder}/") for folder in folders)
+
+
+_BASES = {host: _base(host=host) for host in (False, True)}  # worked out once, in the spawner

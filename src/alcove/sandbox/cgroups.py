@@ -2,8 +2,8 @@
 
 Which there are differs from machine to machine: all of version 2, delegated (Delegate=yes of systemd, a container with
 a hierarchy of its own); the controllers in version 1 with a version 2 that can only end and count; version 1 alone; or
-none. What can be made is found by making it. The launcher joins a group before it does anything else for its run, by
-descriptors opened here: in the view of a run there are no control groups.
+none. What can be made is found by making it. A run's processes join its group by descriptors opened here: in the view
+of a run there are no control groups.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import itertools
 import os
 import re
 import signal
+import time
 from pathlib import Path
 from typing import Final, final
 
@@ -24,6 +25,7 @@ _OWN: Final = Path("/proc/self/cgroup")
 _CONTROLLERS: Final = ("memory", "pids")
 _ASIDE: Final = "alcove-server"
 _MAKER: Final = re.compile(r"([0-9]+)-([0-9]+)-[0-9]+")
+_PATIENCE_S: Final = 1
 _NUMBERS: Final = itertools.count(1)  # a process may have several sandboxes
 
 
@@ -32,18 +34,25 @@ class Group:
     """The group of one run: one folder per hierarchy. Its methods block for less than a millisecond.
 
     Attributes:
+        number: What tells it from others of this process's runs.
         joins: Descriptors; whoever writes `0` to each of them is in the group, with all that it starts later.
     """
 
-    def __init__(self, folders: dict[str, Path]) -> None:
+    def __init__(self, folders: dict[str, Path], number: int = 0) -> None:
         self._folders = folders
+        self.number = number
         self.joins: list[int] = []
 
-    def open(self, limits: Limits, ours: int) -> None:
-        """Make the folders and set the limits; what was made stays when that fails, for `remove`."""
-        folders = {kind: str(folder) for kind, folder in self._folders.items()}
-        for folder in set(folders.values()):
+    def open(self) -> None:
+        """Make the folders; what was made stays when that fails, for `remove`."""
+        for folder in sorted(set(self._folders.values())):
             os.mkdir(folder)
+            self.joins.append(os.open(f"{folder}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC))
+
+    def bound(self, limits: Limits, ours: int) -> None:
+        """Set the limits; `ours` is as in `Groups.make`."""
+        folders = {kind: str(folder) for kind, folder in self._folders.items()}
+        folders = {kind: str(folder) for kind, folder in self._folders.items()}
         for name, value in (
             *(("memory.max", limits.memory_bytes), ("memory.swap.max", 0), ("memory.oom.group", 1)),
             *(("memory.limit_in_bytes", limits.memory_bytes), ("memory.memsw.limit_in_bytes", limits.memory_bytes)),
@@ -52,8 +61,6 @@ class Group:
             if folder := folders.get(name.partition(".")[0]):
                 with contextlib.suppress(FileNotFoundError):  # it is one of the other version
                     _write(f"{folder}/{name}", value)
-        for folder in sorted(set(folders.values())):
-            self.joins.append(os.open(f"{folder}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC))
 
     def close(self) -> None:
         """Close the descriptors: nobody joins any more."""
@@ -138,6 +145,7 @@ class Groups:
     def __init__(self, parents: dict[str, Path]) -> None:
         self._parents = parents
         self._made = 0
+        self._ahead: Group | None = None
         self._left: list[Group] = []
         self.kinds = frozenset(parents)
         first = bool(
@@ -190,24 +198,62 @@ class Groups:
         Raises:
             OSError: The kernel did not; nothing was made.
         """
+        return self._bound(self._new(), limits, ours)
+
+    def take(self, limits: Limits, *, ours: int = 0) -> Group:
+        """Return the group that was made ahead, or a new one, with these limits; arguments and errors as of `make`."""
+        group, self._ahead = self._ahead or self._new(), None
+        return self._bound(group, limits, ours)
+
+    def ahead(self) -> Group | None:
+        """Return the group that will be taken next, made now: so that a process that is made ahead can join it ahead.
+
+        To join takes a process milliseconds of waiting, for the kernel to be sure that nobody is forking.
+        """
+        if self._ahead is None:
+            with contextlib.suppress(OSError):  # which the next run will meet and report
+                self._ahead = self._new()
+        return self._ahead
+
+    def _new(self) -> Group:
         self._made += 1
-        group = Group({kind: parent / str(self._made) for kind, parent in self._parents.items()})
+        group = Group({kind: parent / str(self._made) for kind, parent in self._parents.items()}, self._made)
         try:
-            group.open(limits, ours)
+            group.open()
         except OSError:
             group.remove()
             raise
         return group
 
+    def _bound(self, group: Group, limits: Limits, ours: int) -> Group:
+        try:
+            group.bound(limits, ours)
+        except OSError:
+            self.release(group)
+            raise
+        return group
+
     def release(self, group: Group) -> None:
-        """Remove a group whose run has ended, now or as soon as the kernel lets go of it."""
-        self._left = [one for one in (*self._left, group) if not one.remove()]
+        """Note that the run of a group has ended."""
+        group.close()
+        self._left.append(group)
+
+    def tidy(self) -> None:
+        """Remove groups whose runs have ended, as far as the kernel lets go of them."""
+        self._left = [one for one in self._left if not one.remove()]
 
     def close(self) -> None:
-        """Remove what is left."""
+        """End and remove what is left; waits a second at most for the kernel to be done with it."""
+        if self._ahead:
+            self._left.append(self._ahead)
+            self._ahead = None
         for group in self._left:
             group.kill()
-        self._left = [one for one in self._left if not one.remove()]
+        deadline = time.monotonic() + _PATIENCE_S
+        self.tidy()
+        while self._left and time.monotonic() < deadline:
+            time.sleep(0.002)
+            self.tidy()
         for parent in set(self._parents.values()):
             with contextlib.suppress(OSError):
                 parent.rmdir()

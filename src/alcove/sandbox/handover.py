@@ -5,6 +5,7 @@ Runs in the warm spawner and its children: standard library only, and of that on
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -18,8 +19,21 @@ HIDDEN: tuple[Rung, ...] = ("userns", "bwrap")
 """On which a program sees no process of ours but, as the first of its own namespace, what it cannot end: so that one
 can be confined as the program is, and start it as its child."""
 
-DESCRIPTORS = 4 + 4 + 1
-"""That come with a run at most: plan and standard ones, one for each hierarchy of its control group, its proxy's."""
+GIVEN = 4
+"""Descriptors that every run gets: its plan and the standard ones. A proxied run gets a Unix socket too."""
+DESCRIPTORS = GIVEN + 1 + 4
+"""That come with an order at most: those, and one for each hierarchy of its control group."""
+_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+
+
+def seal(name: str, content: bytes) -> int:
+    """Return a descriptor of an unchangeable file in memory: a program that never reads it blocks nobody."""
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    written = 0
+    while written < len(content):
+        written += os.pwrite(descriptor, memoryview(content)[written:], written)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+    return descriptor
 
 
 def read_plan(descriptor: int) -> Plan:
@@ -31,7 +45,7 @@ def read_plan(descriptor: int) -> Plan:
 def receive(channel: socket.socket, least: int) -> list[int]:
     """Return the descriptors that come with a run, the plan's first; none when it is not to be."""
     # Not `socket.recv_fds`, which lets them through to whatever is started next.
-    _, messages, _, _ = channel.recvmsg(1, socket.CMSG_SPACE(4 * DESCRIPTORS), socket.MSG_CMSG_CLOEXEC)
+    _, messages, _, _ = channel.recvmsg(1, socket.CMSG_SPACE(4 * (GIVEN + 1)), socket.MSG_CMSG_CLOEXEC)
     descriptors = [one for *_, data in messages for (one,) in struct.iter_unpack("i", data)]
     return descriptors if len(descriptors) >= least else []
 

@@ -17,7 +17,7 @@ import socket
 from collections.abc import Callable
 
 from alcove.sandbox import attempts, bubblewrap, kernel, landlock, seccomp, system
-from alcove.sandbox.handover import HIDDEN, keep_only, read_plan, receive
+from alcove.sandbox.handover import GIVEN, HIDDEN, keep_only, read_plan, receive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,20 +31,21 @@ _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)  # by Python, and then by whatever i
 FILTERS: dict[tuple[bool, bool, bool], bytes] = {}
 
 
-def launch(kind: Kind, channel: socket.socket, report: int) -> NoReturn:
+def launch(kind: Kind, channel: socket.socket, report: int, joins: list[int]) -> NoReturn:
     """Become the program of a plan, confined, or report which step failed and end. Called right after a fork.
 
     Args:
         kind: What kind of plan it will be.
         channel: From which the plan and the program's standard descriptors come, as soon as there is a run.
         report: Where `step NAME` and `failed ERRNO DETAIL` are written; it ends when the program starts.
+        joins: By which this process gets into the control group of the run.
     """
     try:
         # Above all not the supervisor's end of the channel: it ends with the supervisor, and then so does this.
-        keep_only(0, 1, 2, channel.fileno(), report)
-        start = Start(kind, report)
+        keep_only(0, 1, 2, channel.fileno(), report, *joins)
+        start = Start(kind, report, joins)
         start.get_ready()
-        if descriptors := receive(channel, 4):
+        if descriptors := receive(channel, GIVEN):
             start.take(descriptors)
             start.go(read_plan(descriptors[0]))
     except BaseException as error:  # noqa: BLE001 - whatever it was, it is reported and the process ends
@@ -74,6 +75,7 @@ class Start:
     Args:
         kind: What kind of plan it will be.
         report: Where each step is named before it is taken.
+        joins: By which this process gets into the control group of the run.
         status: Where bubblewrap says what becomes of it.
 
     Attributes:
@@ -81,7 +83,7 @@ class Start:
         program: Of the child that became the program; 0 in a process that becomes it itself.
     """
 
-    def __init__(self, kind: Kind, report: int, status: int | None = None) -> None:
+    def __init__(self, kind: Kind, report: int, joins: list[int], status: int | None = None) -> None:
         self.view = kind["rung"] == "userns"
         self.wrapped = kind["rung"] == "bwrap"  # bubblewrap does then what the steps for `confined` do
         self.confined = kind["rung"] in {"userns", "landlock"}
@@ -90,9 +92,9 @@ class Start:
         self.host = kind["network"] == "host"
         self.proxied = kind["network"] == "proxy"  # then there is a network of its own on every rung
         self.report = report
+        self.joins = joins
         self.status = status
         self.standard: list[int] = []
-        self.joins: list[int] = []  # by which this process gets into the control group of the run
         self.gate: int | None = None  # from which bubblewrap reads before it starts the program
         self.kept: list[int] = []
         self.domain: int | None = None
@@ -106,8 +108,8 @@ class Start:
             prepare(self)
 
     def take(self, descriptors: list[int]) -> None:
-        """Take what comes with a run: plan, standard descriptors, and those of its control group."""
-        self.standard, self.joins = descriptors[1:4], descriptors[4:]
+        """Take what comes with a run: its plan, and the standard descriptors."""
+        self.standard = descriptors[1:GIVEN]
         if not self.hidden:
             for number, descriptor in enumerate(self.standard):
                 os.dup2(descriptor, number)
@@ -149,14 +151,18 @@ class Start:
         if self.confined:
             kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
 
+    def join_group(self) -> None:
+        """Join the run's control group, with all that is started from here."""
+        for one in self.joins:
+            os.write(one, b"0")
+            os.close(one)
+
     def enter_folder(self, plan: Plan) -> None:
         """Change to the working directory."""
         os.chdir(plan["cwd"])
 
     def set_limits(self, plan: Plan) -> None:
-        """Join the run's control group and set resource limits; one above the server's own is cut to that."""
-        for one in self.joins:
-            os.write(one, b"0")
+        """Set resource limits; one above the server's own is cut to that."""
         for name, most in plan["limits"].items():
             number: int = getattr(resource, f"RLIMIT_{name}")
             _, hard = resource.getrlimit(number)
@@ -287,6 +293,7 @@ AHEAD: list[tuple[str, Callable[[Start], None]]] = [
     ("domain", Start.make_domain),
     ("bounding", Start.empty_bounding_set),
     ("privileges", Start.refuse_privileges),
+    ("group", Start.join_group),
 ]
 
 STEPS: list[tuple[str, Callable[[Start, Plan], None]]] = [

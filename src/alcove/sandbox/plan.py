@@ -22,10 +22,16 @@ class Kind(TypedDict):
 
 
 class Order(Kind):
-    """What the spawner itself has to know to start a run."""
+    """What the spawner itself has to know to start a run.
+
+    With it come descriptors: those that the run gets (`Kind.network` says how many), then those by which its control
+    group is joined.
+    """
 
     id: int
     uid: int | None
+    group: int
+    """The number of its control group; 0 for none."""
 
 
 class Target(TypedDict):

@@ -24,7 +24,8 @@ from alcove.sandbox.limits import Limits
 from alcove.sandbox.plan import Errand, Rung, Target
 from alcove.sandbox.policy import SHARING, Policy
 from alcove.sandbox.proxy import Proxy, start_with_proxy
-from alcove.sandbox.spawner import Process, Spawner
+from alcove.sandbox.running import Process
+from alcove.sandbox.spawner import Spawner
 from alcove.sandbox.vector import GUARANTEES, RungReport, Vector
 from alcove.sandbox.watch import Guard, Watch
 
@@ -224,6 +225,7 @@ async def _attack(
         finally:
             if groups and group:
                 groups.release(group)
+                groups.tidy()
 
 
 async def _fill(probing: Probing, rung: Rung) -> tuple[str, ...]:
@@ -242,7 +244,7 @@ async def _fill(probing: Probing, rung: Rung) -> tuple[str, ...]:
             await process.wait()
         finally:
             watch.drop(guard)
-            watch.close()
+            await watch.close()
     return () if guard.excess and guard.excess.name == "disk" else ("write more",)
 
 

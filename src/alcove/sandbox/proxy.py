@@ -23,7 +23,8 @@ from alcove.sandbox.destinations import RefusalError
 from alcove.sandbox.plan import Plan
 from alcove.sandbox.relay import Server, Side
 from alcove.sandbox.resolving import Resolve, connected
-from alcove.sandbox.spawner import Process, Spawner
+from alcove.sandbox.running import Process
+from alcove.sandbox.spawner import Spawner
 from alcove.sandbox.watch import Guard
 
 

@@ -19,7 +19,8 @@ from alcove.sandbox.plan import Rung
 from alcove.sandbox.policy import SHARING, Policy
 from alcove.sandbox.proxy import Proxy, Refused, start_with_proxy
 from alcove.sandbox.resolving import Resolve, Resolver
-from alcove.sandbox.spawner import Process, Spawner
+from alcove.sandbox.running import Process
+from alcove.sandbox.spawner import Spawner
 from alcove.sandbox.vector import DEFAULT_MINIMUM, GUARANTEES, RungReport, Vector
 from alcove.sandbox.watch import Watch
 from alcove.workspaces import uids as numbers
@@ -233,7 +234,7 @@ class Sandbox:
     async def close(self) -> None:
         """End every tree that is left, and the warm spawner."""
         await self._spawner.close()
-        self._watch.close()
+        await self._watch.close()
 
 
 def means(groups: Groups | None) -> dict[str, str]:

@@ -4,10 +4,10 @@ Standard library only. It is executed by the server with an empty environment an
 it never holds what a run is given, only which processes are running. When the server ends, however, the spawner ends,
 and by their parent-death signals so do all trees.
 
-Messages are JSON, one per datagram. To it: an `Order` with four descriptors (plan, stdin, stdout, stderr), one for each
-hierarchy of the run's control group, and for a proxied run a last one (a Unix socket through which the listening one is
-handed out); and `{WORD: id}`: `ask` sends the program SIGTERM, `kill` has the supervisor end the tree, `force` kills
-the supervisor.
+Messages are JSON, one per datagram. To it: an `Order` with descriptors: plan, stdin, stdout, stderr, for a proxied run
+a Unix socket through which the listening one is handed out, and those by which its control group is joined;
+`{"ahead": number}` with those of the next run's group, which a process that is made ahead joins ahead; and
+`{WORD: id}`: `ask` sends the program SIGTERM, `kill` has the supervisor end the tree, `force` kills the supervisor.
 From it: `{"ready": pid}`, and for each order either `{"id", "failed": Failure}`, or `{"id", "started": pid,
 "start_time"}` and later `{"id", "ended": exit code or None}`, or `{"id", "void": Failure}` when it turned out that
 the program was never reached.
@@ -24,7 +24,7 @@ import signal
 import socket
 
 from alcove.sandbox import kernel, landlock, launcher, namespaces, processes, supervisor
-from alcove.sandbox.handover import DESCRIPTORS
+from alcove.sandbox.handover import DESCRIPTORS, GIVEN
 
 # As type checkers take it: `typing`, and whatever else is not needed, would be copied with every run.
 TYPE_CHECKING = False
@@ -40,10 +40,11 @@ _MESSAGE_BYTES = 64 * 1024
 class _Run:
     """A supervisor: a spare one that waits for a run, or one that has it."""
 
-    __slots__ = ("alone", "channel", "handle", "id", "lines", "make", "pid", "report", "start_time", "started")
+    __slots__ = ("alone", "channel", "group", "handle", "id", "lines", "make", "pid", "report", "start_time", "started")
 
-    def __init__(self, make: Make, pid: int, channel: socket.socket, report: int) -> None:
+    def __init__(self, make: Make, group: int, pid: int, channel: socket.socket, report: int) -> None:
         self.make = make
+        self.group = group
         self.alone = make[0] == "userns"
         self.pid = pid
         self.channel = channel
@@ -66,6 +67,7 @@ class _Spawner:
         self._handles: dict[int, _Run] = {}
         self._spare: _Run | None = None
         self._next: Make | None = None
+        self._ahead: tuple[int, list[int]] = (0, [])  # the group that the next run will have, and what joins it
 
     def serve(self) -> None:
         """Do as told until the server is gone."""
@@ -108,6 +110,8 @@ class _Spawner:
                     os.close(one)
             return True
         [(word, wanted)] = message.items()
+        if word == "ahead":
+            self._expect(wanted, descriptors)
         for run in self._handles.values():
             if run.id == wanted:
                 self._signal(run, word)
@@ -116,26 +120,45 @@ class _Spawner:
     def _start(self, order: Order, descriptors: list[int]) -> None:
         leased = namespaces.uids(order["uid"]) if order["rung"] == "userns" else range(0)
         make = (order["rung"], order["network"], order["nest"], leased)
-        if self._spare and self._spare.make == make:
-            run, self._spare = self._spare, None
+        given = GIVEN + (order["network"] == "proxy")
+        spare = self._spare
+        if spare and (spare.make, spare.group) == (make, order["group"]):
+            run, self._spare = spare, None
         else:
-            run = self._make(make)
+            if spare and spare.group == order["group"]:
+                self._dismiss(spare)  # it would be in a group of others
+            run = self._make(make, order["group"], descriptors[given:])
         run.id = order["id"]
         with contextlib.suppress(BrokenPipeError):  # it ended already, and its report says why
-            socket.send_fds(run.channel, [b"."], descriptors)
+            socket.send_fds(run.channel, [b"."], descriptors[:given])
         run.channel.close()
+        self._expect(0, [])
 
     def _keep_spare(self, make: Make) -> None:
         self._next = None
-        if self._spare and self._spare.make != make:
-            self._spare.channel.close()  # by which it ends
-            self._spare = None
+        group, joins = self._ahead
+        spare = self._spare
+        if spare and (spare.make != make or (joins and spare.group != group)):
+            self._dismiss(spare)
         if self._spare is None:
             with contextlib.suppress(OSError):  # the next order will meet the same, and report it
-                self._spare = self._make(make)
+                self._spare = self._make(make, group, joins)
+        self._expect(0, [])  # who is in it, is in it
 
-    def _make(self, make: Make) -> _Run:
-        """Start a supervisor that makes everything ready for a run of that kind."""
+    def _dismiss(self, spare: _Run) -> None:
+        spare.channel.close()  # by which it ends
+        self._spare = None
+
+    def _expect(self, group: int, joins: list[int]) -> None:
+        """Note the group that the next run will have, and forget the one before."""
+        for one in self._ahead[1]:
+            os.close(one)
+        self._ahead = group, joins
+        if joins and self._spare:
+            self._next = self._spare.make  # one that is not in it
+
+    def _make(self, make: Make, group: int, joins: list[int]) -> _Run:
+        """Start a supervisor that makes everything ready for a run of that kind, in that control group."""
         rung, network, nest, leased = make
         kind: Kind = {"rung": rung, "network": network, "nest": nest}
         report, theirs = os.pipe()
@@ -144,9 +167,9 @@ class _Spawner:
             os.set_blocking(report, False)
             pid = kernel.clone(namespaces.flags(kind))
             if not pid:
-                supervisor.supervise(kind, other, theirs)
+                supervisor.supervise(kind, other, theirs, joins)
             try:
-                run = _Run(make, pid, channel, report)
+                run = _Run(make, group, pid, channel, report)
             except OSError:  # no descriptor is left to watch it by
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)

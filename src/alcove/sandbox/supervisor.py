@@ -18,7 +18,7 @@ import signal
 import socket
 
 from alcove.sandbox import bubblewrap, kernel, launcher, namespaces, outlet, processes
-from alcove.sandbox.handover import HIDDEN, keep_only, read_plan, receive
+from alcove.sandbox.handover import GIVEN, HIDDEN, keep_only, read_plan, receive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,24 +29,24 @@ if TYPE_CHECKING:
 _SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1)
 
 
-def supervise(kind: Kind, channel: socket.socket, report: int) -> NoReturn:
+def supervise(kind: Kind, channel: socket.socket, report: int, joins: list[int]) -> NoReturn:
     """Make everything ready, wait for a run, and stay until nothing of it is left. Called right after the clone.
 
     Args:
         kind: What kind of run it will be.
         channel: One byte comes when the id maps are in place, then another with the descriptors of plan, standard
-            input, output and error, of the control group to join, and for a proxied run of a Unix socket. It ends when
-            the spawner does.
+            input, output and error, and for a proxied run of a Unix socket. It ends when the spawner does.
         report: Where lines are written: `step NAME`, `failed ERRNO DETAIL`, `started`, `exit CODE`.
+        joins: By which the program, or this process with it, gets into the control group of the run.
     """
     try:
         os.write(report, b"step supervisor\n")
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        keep_only(0, 1, 2, channel.fileno(), report)
+        keep_only(0, 1, 2, channel.fileno(), report, *joins)
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL if kind["rung"] == "userns" else signal.SIGTERM)
         if channel.recv(1):
             _prepare(kind, report)
-            (_become if kind["rung"] in HIDDEN else _fork)(kind, channel, report)
+            (_become if kind["rung"] in HIDDEN else _fork)(kind, channel, report, joins)
     except BaseException as error:  # noqa: BLE001 - whatever it was, it is reported and the process ends
         os.write(report, launcher.describe(error))
     finally:
@@ -65,13 +65,13 @@ def _prepare(kind: Kind, report: int) -> None:
     namespaces.name_host(kind)
 
 
-def _become(kind: Kind, channel: socket.socket, report: int) -> None:
+def _become(kind: Kind, channel: socket.socket, report: int, joins: list[int]) -> None:
     """Become as confined as the program has to be, start it below, and stay."""
     account, status = os.pipe() if kind["rung"] == "bwrap" else (None, None)
-    start = launcher.Start(kind, report, status)
+    start = launcher.Start(kind, report, joins, status)
     start.get_ready()
     proxied = kind["network"] == "proxy"
-    descriptors = receive(channel, 4 + proxied)
+    descriptors = receive(channel, GIVEN + proxied)
     if not descriptors:
         return
     gate: list[int] = []
@@ -97,18 +97,19 @@ def _become(kind: Kind, channel: socket.socket, report: int) -> None:
         _attend_wrapped(start.program, account, report, gate, plan["uid"])
 
 
-def _fork(kind: Kind, channel: socket.socket, report: int) -> None:
+def _fork(kind: Kind, channel: socket.socket, report: int, joins: list[int]) -> None:
     """Let a fork become the program, which can see this process and must not be able to end it, and stay."""
     os.write(report, b"step fork\n")
     orders, theirs = socket.socketpair()
     account, told = os.pipe()
     program = os.fork()
     if not program:
-        launcher.launch(kind, theirs, told)
+        launcher.launch(kind, theirs, told, joins)
     theirs.close()
-    os.close(told)
+    for one in (told, *joins):
+        os.close(one)
     proxied = kind["network"] == "proxy"
-    descriptors = receive(channel, 4 + proxied)
+    descriptors = receive(channel, GIVEN + proxied)
     if not descriptors:
         return
     if proxied:

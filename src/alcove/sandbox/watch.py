@@ -22,6 +22,7 @@ from alcove.sandbox.limits import Excess, Limits
 from alcove.sandbox.taken import Taken
 
 _log = logging.getLogger("alcove.sandbox")
+_TIDY_S: Final = 0.02  # to remove a group takes half a millisecond, for which the end of a run need not wait
 _NOBODY: Final = Taken((), 0, 0, 0)
 
 
@@ -34,6 +35,7 @@ class Guard:
         trees: The folders that count for the disk; the first tells which disk.
         group: The run's control group, if it has one.
         before: What the folders took already (bytes, files), for a run that is over a limit when it starts.
+        ahead: Makes the group that the next run will have.
 
     Attributes:
         pid: The tree's supervisor; 0 until it has started.
@@ -41,11 +43,17 @@ class Guard:
     """
 
     def __init__(
-        self, bounds: Limits, trees: tuple[str, ...] = (), group: Group | None = None, before: tuple[int, int] = (0, 0)
+        self,
+        bounds: Limits,
+        trees: tuple[str, ...] = (),
+        group: Group | None = None,
+        before: tuple[int, int] = (0, 0),
+        ahead: Callable[[], Group | None] = lambda: None,
     ) -> None:
         self.bounds = bounds
         self.trees = trees
         self.group = group
+        self.ahead = ahead
         self.pid = 0
         self.excess: Excess | None = None
         self.disk = _Disk(bounds, before)
@@ -196,6 +204,7 @@ class Watch:
         self._task: asyncio.Task[None] | None = None
         self._over: dict[str, None] = {}
         self._closed = False
+        self._tidying: asyncio.TimerHandle | None = None
 
     async def guard(self, bounds: Limits, trees: tuple[str, ...], taken_bytes: int = 0, *, ours: int = 0) -> Guard:
         """Return the guard of a run that is going to start.
@@ -216,7 +225,9 @@ class Watch:
         if trees and (taken_bytes >= bounds.disk_bytes or trees[0] in self._over):
             self._over.pop(trees[0], None)
             before = await asyncio.to_thread(taken.files, trees, ())
-        return Guard(bounds, trees, self._groups.make(bounds, ours=ours) if self._groups else None, before)
+        if self._groups is None:
+            return Guard(bounds, trees, None, before)
+        return Guard(bounds, trees, self._groups.take(bounds, ours=ours), before, self._groups.ahead)
 
     def add(self, guard: Guard) -> None:
         """Look after a run from now on."""
@@ -233,14 +244,23 @@ class Watch:
             self._over[guard.trees[0]] = None
         if self._groups and guard.group:
             self._groups.release(guard.group)
+            if self._tidying is None:
+                self._tidying = asyncio.get_running_loop().call_later(_TIDY_S, self._tidy)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Stop looking, and remove every group."""
         self._closed = True
+        if self._tidying:
+            self._tidying.cancel()
         if self._task:
             self._task.cancel()
         if self._groups:
-            self._groups.close()
+            await asyncio.to_thread(self._groups.close)
+
+    def _tidy(self) -> None:
+        self._tidying = None
+        if self._groups:
+            self._groups.tidy()
 
     async def _look_after(self) -> None:
         while self._guards:
