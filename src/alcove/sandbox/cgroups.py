@@ -238,9 +238,10 @@ class Groups:
         group.close()
         self._left.append(group)
 
-    def tidy(self) -> None:
-        """Remove groups whose runs have ended, as far as the kernel lets go of them."""
+    def tidy(self) -> bool:
+        """Remove groups whose runs have ended; false when the kernel does not let go of one yet."""
         self._left = [one for one in self._left if not one.remove()]
+        return not self._left
 
     def close(self) -> None:
         """End and remove what is left; waits a second at most for the kernel to be done with it."""
@@ -250,10 +251,8 @@ class Groups:
         for group in self._left:
             group.kill()
         deadline = time.monotonic() + _PATIENCE_S
-        self.tidy()
-        while self._left and time.monotonic() < deadline:
+        while not self.tidy() and time.monotonic() < deadline:
             time.sleep(0.002)
-            self.tidy()
         for parent in set(self._parents.values()):
             with contextlib.suppress(OSError):
                 parent.rmdir()

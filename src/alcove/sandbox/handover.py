@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from alcove.sandbox.plan import Plan, Rung
 
 HIDDEN: tuple[Rung, ...] = ("userns", "bwrap")
-"""On which a program sees no process of ours but, as the first of its own namespace, what it cannot end: so that one
-can be confined as the program is, and start it as its child."""
+"""Where a program cannot end the process above it, which is the first of its pid namespace or outside of that: so that
+one can be as confined as the program, and start it."""
 
 GIVEN = 4
 """Descriptors that every run gets: its plan and the standard ones. A proxied run gets a Unix socket too."""

@@ -245,7 +245,7 @@ class Watch:
         if self._groups and guard.group:
             self._groups.release(guard.group)
             if self._tidying is None:
-                self._tidying = asyncio.get_running_loop().call_later(_TIDY_S, self._tidy)
+                self._tidy_in(_TIDY_S)
 
     async def close(self) -> None:
         """Stop looking, and remove every group."""
@@ -257,10 +257,13 @@ class Watch:
         if self._groups:
             await asyncio.to_thread(self._groups.close)
 
+    def _tidy_in(self, delay_s: float) -> None:
+        self._tidying = asyncio.get_running_loop().call_later(delay_s, self._tidy)
+
     def _tidy(self) -> None:
         self._tidying = None
-        if self._groups:
-            self._groups.tidy()
+        if self._groups and not self._groups.tidy():
+            self._tidy_in(self._every_s)
 
     async def _look_after(self) -> None:
         while self._guards:
