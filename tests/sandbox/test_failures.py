@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from alcove.errors import AgentUnavailableError, ConfigurationError, LaunchError
-from alcove.sandbox import launcher, processes
+from alcove.sandbox import launcher, namespaces, processes
 from alcove.sandbox.handover import HIDDEN
 from alcove.sandbox.plan import Rung
 from alcove.sandbox.running import Exit
@@ -143,6 +143,24 @@ async def test_a_missing_folder_is_named(world: World) -> None:
         await world.run("/bin/true", cwd=f"{world.session()}/not-there")
     assert failure.value.details["step"] == "folder"
     assert "not-there" in failure.value.message
+
+
+async def test_a_file_of_the_machine_that_was_a_folder_is_shown_as_it_is(
+    opened: Callable[..., Any], broken: Callable[[str], Spawner]
+) -> None:
+    world: World = await opened("userns")
+    what = namespaces._FURNITURE[False]
+    file = next(path for path in what.trees if path in what.files)
+    folder = next(path for path in what.trees if path not in what.files and path.startswith("/etc/"))
+    code = f"""
+from alcove.sandbox import namespaces
+for what in namespaces._FURNITURE.values():
+    what.files[what.files.index({file!r})] = {folder!r}
+    what.folders[what.folders.index({folder!r})] = {file!r}
+"""
+    policy = world.policy("/bin/sh", "-c", f"[ -f {file} ] && [ -d {folder} ] && cat {file}")
+    outcome = await finish(await broken(code).start(policy.plan("userns"), b""))
+    assert outcome.stdout == Path(file).read_bytes()
 
 
 @pytest.mark.parametrize("program", ["no-such-program", "/usr/bin/no-such-program", "./no-such-program"])

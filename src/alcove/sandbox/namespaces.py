@@ -116,7 +116,7 @@ def furnish(kind: Kind) -> None:
     for path, text in what.texts.items():
         _write(f".{path}", text)
     for path, tree in trees:
-        kernel.attach_tree(tree, f".{path}")
+        _attach(tree, f".{path}")
     # In one call, and the root back again.
     kernel.set_attributes(".", _READ_ONLY)
     kernel.set_attributes(".", 0, clear=kernel.MS_RDONLY, below=False)
@@ -155,6 +155,17 @@ def grant(plan: Plan) -> None:
     for path, text in plan["files"].items():
         _write(path, text)
     kernel.set_attributes("/", kernel.MS_RDONLY, below=False)
+
+
+def _attach(tree: int, path: str) -> None:
+    """Mount a tree at a place that may be of the other kind: a file that has become a folder, or a folder a file."""
+    try:
+        kernel.attach_tree(tree, path)
+    except OSError:
+        folder = stat.S_ISDIR(os.fstat(tree).st_mode)
+        (os.unlink if folder else os.rmdir)(path)
+        (os.mkdir if folder else os.mknod)(path)
+        kernel.attach_tree(tree, path)
 
 
 def _copy(path: str) -> int | None:
