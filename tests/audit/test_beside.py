@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 import alcove
 from alcove import limits
+from alcove.audit import queries
+from alcove.audit.keeping import Kept, KeyFile
+from alcove.audit.seals import Seals
+from alcove.audit.service import Audit
+from alcove.audit.verifying import Verifying
+from alcove.database.op import Database
 from alcove.hub import Alcove
+from alcove.principals.service import Keys
 
 
 @pytest.fixture(autouse=True)
@@ -67,3 +76,35 @@ async def test_acts_at_once_make_one_chain_whoever_looks_through_it(database_url
         assert gone > 20
         found = await hub.audit.verify()
         assert (found.nodes, found.findings) == (1, ())
+
+
+class _Removing:
+    """A database in which every row but the last goes after each read, as another process may remove them."""
+
+    def __init__(self, database: Database, seals: Seals) -> None:
+        self._database = database
+        self._seals = seals
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._database, name)
+
+    async def read(self, *asked: Any) -> Any:
+        answer = await self._database.read(*asked)
+        await self._database.write(queries.remove, self._seals, 2**60, 1, 100)
+        return answer
+
+
+async def test_a_checkpoint_whose_row_goes_by_its_age_meanwhile_is_no_sign_of_an_older_copy(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with alcove.open(database_url) as hub:
+        kept = KeyFile(tmp_path)
+        audit = Audit(hub.database, "here", files=kept)
+        keys = Keys(hub.database, audit=audit)
+        await keys.create()
+        await audit.checkpoint()
+        await keys.create()
+        seals = audit.witness("").seals
+        removing: Any = _Removing(hub.database, seals)
+        assert await Verifying(removing, "here").judge_kept(Kept(kept).checkpoint(), seals) == []
+        assert [row.chained.n for row in (await audit.list()).rows] == [2], "it went"

@@ -199,10 +199,11 @@ def rows_after(now: Micros, node: str, after: int, limit: int) -> Steps[tuple[Ch
     return (Chain(*found[0]) if found else None), [_recorded(row) for row in rows]
 
 
-def hash_at(now: Micros, place: Place) -> Steps[str | None]:
-    """Return the hash of one row, None when it is not there."""
+def standing(now: Micros, place: Place) -> Steps[tuple[Chain | None, str | None]]:
+    """Return a node's checkpoint and the hash of one of its rows, None when it is not there, as of one moment."""
+    found = yield Statement(f"SELECT {CHAIN} FROM audit_chains WHERE node = ?", (place.node,))
     rows = yield Statement("SELECT hash FROM audit WHERE node = ? AND n = ?", tuple(place))
-    return rows[0][0] if rows else None
+    return (Chain(*found[0]) if found else None), (rows[0][0] if rows else None)
 
 
 def erase(now: Micros, seals: Seals, column: str, value: str, limit: int) -> Steps[int]:
