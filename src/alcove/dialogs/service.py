@@ -15,6 +15,7 @@ from alcove import ids, limits
 from alcove.database.idempotency import Once, once, write_once
 from alcove.database.op import Database, Operation, P
 from alcove.dialogs import definitions, history, loading, queries, rules
+from alcove.dialogs.catalog import Catalog
 from alcove.dialogs.listeners import Listeners
 from alcove.dialogs.model import FREE_FORM, Definition, Dialog, Event, Kept, Step
 from alcove.errors import AlcoveError, ConflictError, InvalidError, SessionBusyError
@@ -38,8 +39,7 @@ class Dialogs:
     def __init__(self, database: Database, objects: Objects | None = None) -> None:
         self._database = database
         self._objects = objects
-        self._known: dict[str, Definition] = {}
-        self._ids: dict[tuple[str, str], str] = {}  # of kept definitions, by tenant and digest
+        self._catalog = Catalog(database)
         self._listeners = Listeners()
 
     # -- definitions -----------------------------------------------------------------------------------------------
@@ -61,7 +61,7 @@ class Dialogs:
             AlreadyExistsError: This version is there with other content.
         """
         definition = source if isinstance(source, Definition) else loading.load(source)
-        await self._kept(definition, tenant)
+        await self._catalog.keep(definition, tenant)
         return definition
 
     async def definition(self, name: str, *, tenant: str = "default") -> Definition:
@@ -70,7 +70,7 @@ class Dialogs:
         Raises:
             DialogNotFoundError: There is none of that name.
         """
-        return (await self._newest(name, tenant))[1]
+        return (await self._catalog.newest(name, tenant))[1]
 
     async def definitions(self, *, tenant: str = "default") -> list[Kept]:
         """List definitions by name, the newest version of each first; at most `limits.PAGE`."""
@@ -82,21 +82,7 @@ class Dialogs:
         Raises:
             DialogNotFoundError: The session has no dialog, or a free-form one.
         """
-        return await self._database.read(queries.followed, session_id, self._known)
-
-    async def _newest(self, name: str, tenant: str) -> tuple[str, Definition]:
-        kept, source = await self._database.read(definitions.newest, tenant, name)
-        return kept.id, self._known.get(kept.id) or loading.decoded(source)
-
-    async def _kept(self, definition: Definition, tenant: str) -> str:
-        """Return the id of a definition, kept now if it was not. A bot says which one it means at every message."""
-        place = (tenant, definition.digest)
-        if place not in self._ids:
-            kept = await self._database.write(definitions.store, ids.new_id(), tenant, definition)
-            if len(self._ids) >= limits.DIALOGS_KNOWN:
-                self._ids.clear()
-            self._ids[place] = kept.id
-        return self._ids[place]
+        return await self._database.read(queries.followed, session_id, self._catalog.known)
 
     # -- where a dialog stands -------------------------------------------------------------------------------------
 
@@ -107,12 +93,12 @@ class Dialogs:
             SessionNotFoundError: There is no such session, or it is in the trash.
             DialogNotFoundError: It has no dialog.
         """
-        dialog = await self._database.read(queries.get, session_id, self._known, due_too=False)
+        dialog = await self._database.read(queries.get, session_id, self._catalog.known, due_too=False)
         if dialog is None:
             # A run that holds the session is not disturbed: the time-out waits for its end, and readers are told as is.
             with contextlib.suppress(SessionBusyError):
                 await self.fire(session_id)
-            dialog = await self._database.read(queries.get, session_id, self._known, due_too=True)
+            dialog = await self._database.read(queries.get, session_id, self._catalog.known, due_too=True)
             assert dialog is not None
         return dialog
 
@@ -142,9 +128,9 @@ class Dialogs:
         """
         definition, definition_id = None, ""
         if isinstance(dialog, Definition):
-            definition, definition_id = dialog, await self._kept(dialog, tenant)
+            definition, definition_id = dialog, await self._catalog.keep(dialog, tenant)
         elif dialog != FREE_FORM:
-            definition_id, definition = await self._newest(dialog, tenant)
+            definition_id, definition = await self._catalog.newest(dialog, tenant)
         step = await self._database.write(queries.start, session_id, definition_id, definition, restart=restart)
         self._listeners.tell(step)
         return await self.get(session_id), step is not None
@@ -156,7 +142,7 @@ class Dialogs:
         """
         for _ in range(limits.EXPECTED_STEPS):
             event_ = Event(event, slots or {})
-            dialog = await self._database.read(queries.preview, session_id, event_, self._known)
+            dialog = await self._database.read(queries.preview, session_id, event_, self._catalog.known)
             if dialog is not None:
                 return dialog
             await self.fire(session_id)
@@ -203,7 +189,7 @@ class Dialogs:
             request = _request(session_id, idempotency_key, event, happened.slots, said.messages, expected_version)
             for _ in range(limits.EXPECTED_STEPS):
                 step = await self._once(
-                    request, queries.step, session_id, happened, said, self._known,
+                    request, queries.step, session_id, happened, said, self._catalog.known,
                     expected_version=expected_version, request=request,
                 )  # fmt: skip
                 if step is not None:
@@ -272,7 +258,7 @@ class Dialogs:
             DialogNotFoundError: There is no dialog, and `clear` is false.
             SessionNotFoundError, SessionExpiredError, SessionBusyError: The session takes no activity.
         """
-        step = await self._database.write(queries.reset, session_id, self._known, clear=clear)
+        step = await self._database.write(queries.reset, session_id, self._catalog.known, clear=clear)
         self._listeners.tell(step)
         return step
 
@@ -287,7 +273,7 @@ class Dialogs:
             SessionBusyError: A run holds the session; the time-out waits for its end.
             SessionNotFoundError: There is no such session, or it is in the trash.
         """
-        step = await self._database.write(queries.fire, session_id, self._known)
+        step = await self._database.write(queries.fire, session_id, self._catalog.known)
         self._listeners.tell(step)
         return step
 
