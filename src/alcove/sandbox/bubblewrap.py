@@ -8,12 +8,11 @@ them, and reports on another: first that it has made a child, last how the progr
 from __future__ import annotations
 
 import errno
-import json
 import os
-import signal
 
 from alcove import limits
 from alcove.sandbox import system
+from alcove.sandbox.bare import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ def find(plan: Plan) -> None:
 
 def child(report: bytes) -> int | None:
     """Return the pid of the first process in the view, which is said as soon as there is one."""
-    return next((said["child-pid"] for said in _said(report) if "child-pid" in said), None)
+    return _said(report, b"child-pid")
 
 
 def ended(report: bytes) -> int | None:
@@ -95,12 +94,16 @@ def ended(report: bytes) -> int | None:
 
     Bubblewrap tells both as a shell does, so an exit with 128 and more, as far as there are signals, is taken for one.
     """
-    code = next((said["exit-code"] for said in _said(report) if "exit-code" in said), None)
+    code = _said(report, b"exit-code")
     return 128 - code if code is not None and 128 < code < 128 + signal.NSIG else code
 
 
-def _said(report: bytes) -> list[dict[str, int]]:
-    return [json.loads(line) for line in report.splitlines(keepends=True) if line[:1] == b"{" and line[-1:] == b"\n"]
+def _said(report: bytes, name: bytes) -> int | None:
+    """Return a number of the report, of the form `{ "child-pid": 17, … }`, once its line is whole."""
+    for line in report.splitlines(keepends=True):
+        if line[-1:] == b"\n" and (found := line.partition(b'"%s":' % name)[2]):
+            return int(found.replace(b"}", b",").partition(b",")[0])
+    return None
 
 
 def _namespaces(plan: Plan) -> list[str]:

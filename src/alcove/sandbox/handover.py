@@ -6,10 +6,11 @@ Runs in the warm spawner and its children: standard library only, and of that on
 from __future__ import annotations
 
 import fcntl
-import json
+import marshal
 import os
-import socket
 import struct
+
+from alcove.sandbox.bare import socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,15 +40,26 @@ def seal(name: str, content: bytes) -> int:
 def read_plan(descriptor: int) -> Plan:
     """Read the plan in a memory file from its beginning; several processes may, one after the other."""
     size = os.fstat(descriptor).st_size
-    return json.loads(os.pread(descriptor, size, 0))
+    return marshal.loads(os.pread(descriptor, size, 0))
+
+
+def send(channel: socket.socket, message: bytes, descriptors: list[int]) -> None:
+    """Send a message with descriptors."""
+    channel.sendmsg(
+        [message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(descriptors)}i", *descriptors))]
+    )
 
 
 def receive(channel: socket.socket, least: int) -> list[int]:
     """Return the descriptors that come with a run, the plan's first; none when it is not to be."""
-    # Not `socket.recv_fds`, which lets them through to whatever is started next.
-    _, messages, _, _ = channel.recvmsg(1, socket.CMSG_SPACE(4 * (GIVEN + 1)), socket.MSG_CMSG_CLOEXEC)
-    descriptors = [one for *_, data in messages for (one,) in struct.iter_unpack("i", data)]
+    _, descriptors = take(channel, 1, GIVEN + 1)
     return descriptors if len(descriptors) >= least else []
+
+
+def take(channel: socket.socket, most_bytes: int, most: int) -> tuple[bytes, list[int]]:
+    """Return a message, `b""` at the end, and the descriptors that came with it, at most so many."""
+    message, rest, _, _ = channel.recvmsg(most_bytes, socket.CMSG_SPACE(4 * most), socket.MSG_CMSG_CLOEXEC)
+    return message, [one for *_, data in rest for (one,) in struct.iter_unpack("i", data)]
 
 
 def keep_only(*descriptors: int) -> None:

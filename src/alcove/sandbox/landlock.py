@@ -6,13 +6,15 @@ nor, before ABI 9, for pathname sockets: namespaces or a leased uid have to give
 
 from __future__ import annotations
 
-import functools
 import os
 import stat
 import struct
-from collections.abc import Iterable
 
 from alcove.sandbox import kernel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1, 2, 4, 8
 REFER, TRUNCATE, IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
@@ -28,18 +30,20 @@ _SCOPES = 3  # abstract UNIX sockets and signals, ABI 6
 _RIGHTS = {0: 0, 1: REFER - 1, 2: TRUNCATE - 1, 3: IOCTL_DEV - 1, 4: IOCTL_DEV - 1}  # by ABI; from 5 on all 16
 
 ABI_SIGNALS = 6
+_asked: list[int] = []  # once, in the spawner
 
 
-@functools.cache
 def abi() -> int:
     """Return the newest Landlock ABI of this kernel, 0 when there is none.
 
     Asked by system call: securityfs is often not mounted, so that the list of security modules says nothing.
     """
-    try:
-        return kernel.call("landlock_create_ruleset", None, 0, 1)
-    except OSError:
-        return 0
+    if not _asked:
+        try:
+            _asked.append(kernel.call("landlock_create_ruleset", None, 0, 1))
+        except OSError:
+            _asked.append(0)
+    return _asked[0]
 
 
 def ruleset(*, tcp: bool) -> int:

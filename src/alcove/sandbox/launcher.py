@@ -2,8 +2,8 @@
 
 Runs in a child of the warm spawner: standard library only. Where a program cannot see its supervisor, that takes them
 itself, and the last one starts the program below it, as confined as it is; elsewhere a fork of it takes them, and the
-last one makes that the program. The order is strict and every step has a name, which is written to the report before
-the step is taken: whatever happens, the spawner knows how far it came. A step that fails ends the process; nothing but
+last one makes that the program. The order is strict and every step has a name, which is noted in the report before the
+step is taken: whatever happens, the spawner knows how far it came. A step that fails ends the process; nothing but
 the last step can start the program. The first steps are taken ahead, before there is a run to start.
 """
 
@@ -12,61 +12,53 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import signal
-import socket
-from collections.abc import Callable
 
-from alcove.sandbox import attempts, bubblewrap, kernel, landlock, seccomp, system
+from alcove.sandbox import bubblewrap, kernel, landlock, seccomp, system
+from alcove.sandbox.bare import signal, socket
 from alcove.sandbox.handover import GIVEN, HIDDEN, keep_only, read_plan, receive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
     from alcove.sandbox.plan import Errand, Kind, Plan
+    from alcove.sandbox.report import Report
 
 _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)  # by Python, and then by whatever it starts
 
 # Compiled once, in the spawner. By (sockets, shared, nest), see `seccomp.build`.
-FILTERS: dict[tuple[bool, bool, bool], bytes] = {}
+FILTERS: dict[tuple[bool, bool, bool], seccomp.Program] = {}
 
 
-def launch(kind: Kind, channel: socket.socket, report: int, joins: list[int]) -> NoReturn:
+def launch(kind: Kind, channel: socket.socket, report: Report, joins: list[int]) -> NoReturn:
     """Become the program of a plan, confined, or report which step failed and end. Called right after a fork.
 
     Args:
         kind: What kind of plan it will be.
         channel: From which the plan and the program's standard descriptors come, as soon as there is a run.
-        report: Where `step NAME` and `failed ERRNO DETAIL` are written; it ends when the program starts.
+        report: Told of each step before it is taken, and what failed; its pipe ends when the program starts.
         joins: By which this process gets into the control group of the run.
     """
     try:
         # Above all not the supervisor's end of the channel: it ends with the supervisor, and then so does this.
-        keep_only(0, 1, 2, channel.fileno(), report, *joins)
+        keep_only(0, 1, 2, channel.fileno(), report.pipe, *joins)
         start = Start(kind, report, joins)
         start.get_ready()
         if descriptors := receive(channel, GIVEN):
             start.take(descriptors)
             start.go(read_plan(descriptors[0]))
     except BaseException as error:  # noqa: BLE001 - whatever it was, it is reported and the process ends
-        os.write(report, describe(error))
+        report.fail(error)
     finally:
         os._exit(127)  # never back into the code of the process that this one was forked from
-
-
-def describe(error: BaseException) -> bytes:
-    """Return the line of a report that says what went wrong."""
-    number = error.errno if isinstance(error, OSError) else None
-    named = f": {error.filename}" if isinstance(error, OSError) and error.filename else ""
-    text = (error.strerror if isinstance(error, OSError) else None) or f"{type(error).__name__}: {error}"
-    return f"failed {number or 0} {text}{named}".encode(errors="replace")[:2000].replace(b"\n", b" ") + b"\n"
 
 
 def compile_filters() -> None:
     """Compile every filter that a plan may ask for; a machine without one is found out by the step `filter`."""
     if kernel.MACHINE in kernel.ARCHITECTURES:
         for key in ((True, False, False), (True, False, True), (True, True, False), (False, True, False)):
-            FILTERS[key] = seccomp.build(sockets=key[0], shared=key[1], nest=key[2])
+            FILTERS[key] = seccomp.Program(seccomp.build(sockets=key[0], shared=key[1], nest=key[2]))
 
 
 class Start:
@@ -74,7 +66,7 @@ class Start:
 
     Args:
         kind: What kind of plan it will be.
-        report: Where each step is named before it is taken.
+        report: Told of each step before it is taken.
         joins: By which this process gets into the control group of the run.
         status: Where bubblewrap says what becomes of it.
 
@@ -83,7 +75,7 @@ class Start:
         program: Of the child that became the program; 0 in a process that becomes it itself.
     """
 
-    def __init__(self, kind: Kind, report: int, joins: list[int], status: int | None = None) -> None:
+    def __init__(self, kind: Kind, report: Report, joins: list[int], status: int | None = None) -> None:
         self.view = kind["rung"] == "userns"
         self.wrapped = kind["rung"] == "bwrap"  # bubblewrap does then what the steps for `confined` do
         self.confined = kind["rung"] in {"userns", "landlock"}
@@ -104,7 +96,7 @@ class Start:
     def get_ready(self) -> None:
         """Take the steps that need no plan."""
         for name, prepare in AHEAD:
-            os.write(self.report, f"step {name}\n".encode())
+            self.report.step(name)
             prepare(self)
 
     def take(self, descriptors: list[int]) -> None:
@@ -117,7 +109,7 @@ class Start:
     def go(self, plan: Plan) -> None:
         """Take the steps that are left, and by the last one become the program or start it."""
         for name, step in STEPS:
-            os.write(self.report, f"step {name}\n".encode())
+            self.report.step(name)
             step(self, plan)
 
     def session(self) -> None:
@@ -184,7 +176,7 @@ class Start:
     def close_descriptors(self, _: Plan) -> None:
         """Keep the standard ones; the others are closed on the way to the program."""
         more = (one for one in (self.domain, self.gate, self.status) if one is not None)
-        keep_only(0, 1, 2, self.report, *(self.standard if self.hidden else ()), *self.kept, *more)
+        keep_only(0, 1, 2, self.report.pipe, *(self.standard if self.hidden else ()), *self.kept, *more)
 
     def take_identity(self, plan: Plan) -> None:
         """Become the leased uid, with no group but its own."""
@@ -221,7 +213,7 @@ class Start:
         """Put bubblewrap before the program."""
         if self.wrapped:
             assert self.status is not None
-            path, argv = bubblewrap.command(plan, self._filter(), self.status, self.gate)
+            path, argv = bubblewrap.command(plan, self._filter().code, self.status, self.gate)
             self.command = path, argv, {}
 
     def execute(self, plan: Plan) -> None:
@@ -273,6 +265,8 @@ class Start:
                 os.dup2(one, number)
         self._let_go()
         keep_only(0, 1, 2)
+        from alcove.sandbox import attempts  # the spawner has it already, when it starts errands
+
         attempts.run(errand)
 
     def _let_go(self) -> None:
@@ -280,7 +274,7 @@ class Start:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
-    def _filter(self) -> bytes:
+    def _filter(self) -> seccomp.Program:
         view = self.view or self.wrapped
         program = FILTERS.get((self.host or self.proxied or view, not view, self.nest and view))
         if program is None:

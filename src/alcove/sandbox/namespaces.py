@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
 
 from alcove import limits
 from alcove.sandbox import kernel, outlet, system
@@ -17,6 +16,8 @@ from alcove.sandbox.bubblewrap import NO_NETWORK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from alcove.sandbox.plan import Kind, Plan
 
 _CLOSED = kernel.MS_NOSUID | kernel.MS_NODEV

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-import socket
 import struct
 
 from alcove.sandbox import kernel
+from alcove.sandbox.bare import socket
+from alcove.sandbox.handover import send
 
 HOST, PORT = "127.0.0.1", 3128
 """Where every run finds its proxy: the network is its own, so the port is always free."""
@@ -36,17 +37,22 @@ def environment(listed: frozenset[str]) -> dict[str, str]:
 
 def raise_loopback() -> None:
     """Bring up the loopback of this process's network, which nobody else is in yet."""
-    with socket.socket() as one:
-        fcntl.ioctl(one, 0x8914, struct.pack("16sH14x", b"lo", 0x1))  # SIOCSIFFLAGS, IFF_UP
+    one = socket.socket()
+    fcntl.ioctl(one, 0x8914, struct.pack("16sH14x", b"lo", 0x1))  # SIOCSIFFLAGS, IFF_UP
+    one.close()
 
 
 def hand_out(door: int) -> None:
     """Listen in this process's network, and send the socket through a Unix socket."""
-    with socket.socket() as listener, socket.socket(fileno=os.dup(door)) as way:
+    listener, way = socket.socket(), socket.socket(fileno=os.dup(door))
+    try:
         listener.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)  # the loopback may not be up yet
         listener.bind((HOST, PORT))
         listener.listen(_BACKLOG)
-        socket.send_fds(way, [b"."], [listener.fileno()])
+        send(way, b".", [listener.fileno()])
+    finally:
+        listener.close()
+        way.close()
 
 
 def hand_out_of(pid: int, door: int) -> None:
@@ -76,16 +82,3 @@ def hand_out_of(pid: int, door: int) -> None:
     code = os.waitstatus_to_exitcode(os.waitpid(helper, 0)[1])
     if code:
         raise OSError(max(code, 0), f"the network of the run cannot be entered: {os.strerror(max(code, 0))}")
-
-
-def receive(door: socket.socket) -> socket.socket | None:
-    """Return the socket that was handed out; None when none was. Does not wait."""
-    door.setblocking(False)
-    try:
-        _, descriptors, _, _ = socket.recv_fds(door, 1, 1)
-    except BlockingIOError:
-        return None
-    if not descriptors:
-        return None
-    os.set_inheritable(descriptors[0], False)
-    return socket.socket(fileno=descriptors[0])

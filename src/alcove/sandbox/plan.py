@@ -19,6 +19,8 @@ class Kind(TypedDict):
     rung: Rung
     network: Network
     nest: bool
+    probing: bool
+    """Whether it is an errand of ours in place of a program."""
 
 
 class Order(Kind):

@@ -114,6 +114,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
             rung=rung,
             network=_network(self.network),
             nest=self.nest,
+            probing=errand is not None,
             uid=self.uid,
             argv=list(self.argv),
             env=self._environment(),

@@ -290,7 +290,7 @@ async def _look_nothing_up(name: str, port: int) -> list[str]:
 
 def program() -> str:
     """Return the probe as a program of its own: any Python runs it, with an errand as JSON on standard input."""
-    names = ("kernel", "processes", "attempts")
+    names = ("bare", "kernel", "processes", "attempts")
     texts = {name: Path(__file__).with_name(f"{name}.py").read_text("utf-8") for name in names}
     return _PROGRAM.format(texts=texts)
 

@@ -6,10 +6,10 @@ time, never by its pid alone, which the kernel gives again to others.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import time
+
+from alcove.sandbox.bare import signal
 
 _STAT_BYTES = 4096  # some 50 numbers and a name
 _QUICK_ROUNDS = 2  # of looking at children alone
@@ -97,8 +97,10 @@ def end_descendants(*, without: frozenset[int] = frozenset(), uid: int | None = 
         if uid is not None and rounds > _ROUNDS:
             _end_all_of(uid)
         for pid, process in found.items():
-            with contextlib.suppress(PermissionError):  # a setuid program on the rung `none`: it is waited for instead
+            try:
                 send(pid, process.started, signal.SIGKILL)
+            except PermissionError:
+                pass  # a setuid program on the rung `none`: it is waited for instead
         for pid, process in found.items():
             if process.parent == os.getpid():
                 os.waitpid(pid, 0)

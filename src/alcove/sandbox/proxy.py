@@ -18,8 +18,9 @@ from alcove import limits
 from alcove.errors import LaunchError
 from alcove.rights import hosts
 from alcove.rights.hosts import Host
-from alcove.sandbox import destinations, heads, outlet
+from alcove.sandbox import destinations, heads
 from alcove.sandbox.destinations import RefusalError
+from alcove.sandbox.handover import take
 from alcove.sandbox.plan import Plan
 from alcove.sandbox.relay import Server, Side
 from alcove.sandbox.resolving import Resolve, connected
@@ -54,7 +55,7 @@ async def start_with_proxy(
     with ours, theirs:
         process = await spawner.start(plan, stdin, door=theirs.fileno(), guard=guard)
         try:
-            listener = outlet.receive(ours)
+            listener = _receive(ours)
             if listener is None:
                 raise LaunchError("the program has no way to its proxy", step="proxy")
             await proxy.open(listener)
@@ -65,6 +66,16 @@ async def start_with_proxy(
             raise
     process.on_end(proxy.close)
     return process
+
+
+def _receive(door: socket.socket) -> socket.socket | None:
+    """Return the socket that was handed out; None when none was. Does not wait."""
+    door.setblocking(False)
+    try:
+        _, descriptors = take(door, 1, 1)
+    except BlockingIOError:
+        return None
+    return socket.socket(fileno=descriptors[0]) if descriptors else None
 
 
 @final

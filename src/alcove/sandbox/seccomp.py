@@ -93,11 +93,26 @@ def build(*, sockets: bool, shared: bool, nest: bool = False) -> bytes:
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
 
 
-def install(program: bytes) -> None:
+def install(program: Program) -> None:
     """Put the filter on this process for good. `no_new_privs` must be set."""
-    buffer = ctypes.create_string_buffer(program, len(program))
-    header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(buffer))
-    kernel.prctl(kernel.PR_SET_SECCOMP, 2, header)  # 2: SECCOMP_MODE_FILTER
+    kernel.prctl(kernel.PR_SET_SECCOMP, 2, program.header)  # 2: SECCOMP_MODE_FILTER
+
+
+class Program:
+    """A filter as the kernel takes it; made before a fork, it is the same after it.
+
+    Args:
+        code: From `build`.
+
+    Attributes:
+        code: The instructions.
+        header: Says how many there are, and where.
+    """
+
+    def __init__(self, code: bytes) -> None:
+        self.code = code
+        self._kept = ctypes.create_string_buffer(code, len(code))
+        self.header = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(self._kept))
 
 
 def _search(answers: list[tuple[int, Filter]]) -> Filter:

@@ -105,14 +105,16 @@ class Sandbox:
             raise ConfigurationError("only a root server can lease uids", field="uids", remedy="run it as root")
         berths = Berths(canary, numbers.spare(installation or ids.new_id()) if uids else None)
         berths.sweep()
-        spawner = Spawner()
         groups = Groups.find()
+        spawner = Spawner()
         try:
             key = probe.key(canary=canary, uids=uids, groups=" ".join(sorted(groups.kinds)) if groups else "")
             reports = probe.cached(cache, key)
             if reports is None or not _usable(reports, rung, minimum):
                 reports = await probe.probe(spawner, berths, groups)
                 probe.keep(cache, key, reports)
+                await spawner.close()  # each start would copy what errands have loaded
+                spawner = Spawner()
         except BaseException:
             await spawner.close()
             if groups:

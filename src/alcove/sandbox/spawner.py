@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
+import marshal
 import os
 import signal
 import socket
@@ -14,7 +14,7 @@ from typing import Final, final
 
 from alcove.errors import AgentUnavailableError, ClosedError, LaunchError
 from alcove.sandbox import processes
-from alcove.sandbox.handover import seal
+from alcove.sandbox.handover import seal, send
 from alcove.sandbox.plan import Failure, Order, Plan
 from alcove.sandbox.running import Exit, Process
 from alcove.sandbox.watch import Guard
@@ -71,13 +71,14 @@ class Spawner:
             rung=plan["rung"],
             network=plan["network"],
             nest=plan["nest"],
+            probing=plan["probing"],
             uid=plan["uid"],
             group=guard.group.number if guard and guard.group else 0,
         )
         mine: list[int] = []
         theirs: list[int] = []
         try:
-            theirs += [seal("plan", json.dumps(plan).encode()), seal("stdin", stdin)]
+            theirs += [seal("plan", marshal.dumps({**plan})), seal("stdin", stdin)]
             for _ in range(2):
                 reader, writer = os.pipe()
                 mine.append(reader)
@@ -110,7 +111,7 @@ class Spawner:
             return
         # Blocks only while the spawner has more unread orders than its socket holds, which takes thousands.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            socket.send_fds(self._control, [json.dumps(message).encode()], descriptors or [])
+            send(self._control, marshal.dumps({**message}), descriptors or [])
 
     async def close(self) -> None:
         """End every tree that is left, then the spawner."""
@@ -166,7 +167,7 @@ class Spawner:
         if not text:
             self._drop()
             return
-        message = json.loads(text)
+        message = marshal.loads(text)
         if "ready" in message:
             assert self._ready is not None
             self._ready.set_result(None)

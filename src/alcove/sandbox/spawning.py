@@ -4,34 +4,34 @@ Standard library only. It is executed by the server with an empty environment an
 it never holds what a run is given, only which processes are running. When the server ends, however, the spawner ends,
 and by their parent-death signals so do all trees.
 
-Messages are JSON, one per datagram. To it: an `Order` with descriptors: plan, stdin, stdout, stderr, for a proxied run
-a Unix socket through which the listening one is handed out, and those by which its control group is joined;
-`{"ahead": number}` with those of the next run's group, which a process that is made ahead joins ahead; and
-`{WORD: id}`: `ask` sends the program SIGTERM, `kill` has the supervisor end the tree, `force` kills the supervisor.
-From it: `{"ready": pid}`, and for each order either `{"id", "failed": Failure}`, or `{"id", "started": pid,
-"start_time"}` and later `{"id", "ended": exit code or None}`, or `{"id", "void": Failure}` when it turned out that
+Messages are dictionaries as `marshal` writes them, one per datagram. To it: an `Order` with descriptors: plan, stdin,
+stdout, stderr, for a proxied run a Unix socket through which the listening one is handed out, and those by which its
+control group is joined; `{"ahead": number}` with those of the next run's group, which a process that is made ahead
+joins ahead; and `{WORD: id}`: `ask` sends the program SIGTERM, `kill` has the supervisor end the tree, `force` kills
+the supervisor. From it: `{"ready": pid}`, and for each order either `{"id", "failed": Failure}`, or `{"id", "started":
+pid, "start_time"}` and later `{"id", "ended": exit code or None}`, or `{"id", "void": Failure}` when it turned out that
 the program was never reached.
 """
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import json
+import marshal
 import os
 import select
-import signal
-import socket
+from importlib import import_module
 
 from alcove.sandbox import kernel, landlock, launcher, namespaces, processes, supervisor
-from alcove.sandbox.handover import DESCRIPTORS, GIVEN
+from alcove.sandbox.bare import signal, socket
+from alcove.sandbox.handover import DESCRIPTORS, GIVEN, send, take
+from alcove.sandbox.report import Report, Reports
 
 # As type checkers take it: `typing`, and whatever else is not needed, would be copied with every run.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from alcove.sandbox.plan import Failure, Kind, Network, Order, Rung
 
-    Make = tuple[Rung, Network, bool, range]
+    Make = tuple[Rung, Network, bool, bool, range]
     """What a supervisor is made ready for: its kind, and the uids mapped."""
 
 _MESSAGE_BYTES = 64 * 1024
@@ -40,9 +40,12 @@ _MESSAGE_BYTES = 64 * 1024
 class _Run:
     """A supervisor: a spare one that waits for a run, or one that has it."""
 
-    __slots__ = ("alone", "channel", "group", "handle", "id", "lines", "make", "pid", "report", "start_time", "started")
+    __slots__ = (
+        *("alone", "channel", "failure", "group", "handle", "id", "make", "pid", "pipe", "report", "said"),
+        *("start_time", "started"),
+    )
 
-    def __init__(self, make: Make, group: int, pid: int, channel: socket.socket, report: int) -> None:
+    def __init__(self, make: Make, group: int, pid: int, channel: socket.socket, pipe: int, report: Report) -> None:
         self.make = make
         self.group = group
         self.alone = make[0] == "userns"
@@ -50,8 +53,10 @@ class _Run:
         self.channel = channel
         self.handle = os.pidfd_open(pid)
         self.start_time = processes.start_time(pid)
+        self.pipe = pipe
         self.report = report
-        self.lines = b""
+        self.said = b""
+        self.failure: Failure | None = None
         self.started = False
         self.id: int | None = None
 
@@ -63,7 +68,8 @@ class _Spawner:
         self._poll.register(control, select.POLLIN)
         self._owner = os.pidfd_open(os.getppid())
         self._poll.register(self._owner, select.POLLIN)
-        self._reports: dict[int, _Run] = {}
+        self._reports = Reports()
+        self._pipes: dict[int, _Run] = {}
         self._handles: dict[int, _Run] = {}
         self._spare: _Run | None = None
         self._next: Make | None = None
@@ -83,22 +89,22 @@ class _Spawner:
                 if descriptor == self._control.fileno():
                     if not self._obey():
                         return
-                elif run := self._reports.get(descriptor):
+                elif run := self._pipes.get(descriptor):
                     self._listen(run)
                 elif run := self._handles.get(descriptor):
                     self._reap(run)
 
     def _tell(self, message: dict[str, object]) -> None:
-        self._control.sendall(json.dumps(message).encode())
+        self._control.sendall(marshal.dumps(message))
 
     def _obey(self) -> bool:
         try:
-            text, descriptors, _, _ = socket.recv_fds(self._control, _MESSAGE_BYTES, DESCRIPTORS)
+            text, descriptors = take(self._control, _MESSAGE_BYTES, DESCRIPTORS)
         except ConnectionResetError:
             return False
         if not text:
             return False
-        message = json.loads(text)
+        message = marshal.loads(text)
         if "rung" in message:
             try:
                 self._start(message, descriptors)
@@ -119,7 +125,7 @@ class _Spawner:
 
     def _start(self, order: Order, descriptors: list[int]) -> None:
         leased = namespaces.uids(order["uid"]) if order["rung"] == "userns" else range(0)
-        make = (order["rung"], order["network"], order["nest"], leased)
+        make = (order["rung"], order["network"], order["nest"], order["probing"], leased)
         given = GIVEN + (order["network"] == "proxy")
         spare = self._spare
         if spare and (spare.make, spare.group) == (make, order["group"]):
@@ -129,8 +135,10 @@ class _Spawner:
                 self._dismiss(spare)  # it would be in a group of others
             run = self._make(make, order["group"], descriptors[given:])
         run.id = order["id"]
-        with contextlib.suppress(BrokenPipeError):  # it ended already, and its report says why
-            socket.send_fds(run.channel, [b"."], descriptors[:given])
+        try:
+            send(run.channel, b".", descriptors[:given])
+        except BrokenPipeError:
+            pass  # it ended already, and its report says why
         run.channel.close()
         self._expect(0, [])
 
@@ -141,8 +149,10 @@ class _Spawner:
         if spare and (spare.make != make or (joins and spare.group != group)):
             self._dismiss(spare)
         if self._spare is None:
-            with contextlib.suppress(OSError):  # the next order will meet the same, and report it
+            try:
                 self._spare = self._make(make, group, joins)
+            except OSError:
+                pass  # the next order will meet the same, and report it
         self._expect(0, [])  # who is in it, is in it
 
     def _dismiss(self, spare: _Run) -> None:
@@ -159,38 +169,44 @@ class _Spawner:
 
     def _make(self, make: Make, group: int, joins: list[int]) -> _Run:
         """Start a supervisor that makes everything ready for a run of that kind, in that control group."""
-        rung, network, nest, leased = make
-        kind: Kind = {"rung": rung, "network": network, "nest": nest}
-        report, theirs = os.pipe()
+        rung, network, nest, probing, leased = make
+        if probing:
+            import_module("alcove.sandbox.attempts")  # now: inside, it may not be there to be read
+        kind: Kind = {"rung": rung, "network": network, "nest": nest, "probing": probing}
+        pipe, theirs = os.pipe()
         channel, other = socket.socketpair()
+        report: Report | None = None
         try:
-            os.set_blocking(report, False)
+            report = self._reports.open(theirs)
+            os.set_blocking(pipe, False)
             pid = kernel.clone(namespaces.flags(kind))
             if not pid:
-                supervisor.supervise(kind, other, theirs, joins)
+                supervisor.supervise(kind, other, report, joins)
             try:
-                run = _Run(make, group, pid, channel, report)
+                run = _Run(make, group, pid, channel, pipe, report)
             except OSError:  # no descriptor is left to watch it by
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
                 raise
         except OSError:
             channel.close()
-            os.close(report)
+            os.close(pipe)
+            if report:
+                self._reports.close(report)
             raise
         finally:
             other.close()
             os.close(theirs)
-        self._handles[run.handle] = self._reports[report] = run
+        self._handles[run.handle] = self._pipes[pipe] = run
         self._poll.register(run.handle, select.POLLIN)
-        self._poll.register(report, select.POLLIN)
+        self._poll.register(pipe, select.POLLIN)
         try:
             if rung == "userns":
                 namespaces.map_ids(pid, leased)
             channel.send(b".")
         except OSError as error:
-            # The supervisor, let go by nobody, ends; this is then what its report says.
-            run.lines = b"step ids\n" + launcher.describe(error)
+            # The supervisor, let go by nobody, ends.
+            run.failure = {"step": "ids", "errno": error.errno or 0, "detail": error.strerror or str(error)}
             channel.shutdown(socket.SHUT_RDWR)
         return run
 
@@ -204,23 +220,23 @@ class _Spawner:
             os.kill(run.pid, signal.SIGCONT)
 
     def _listen(self, run: _Run) -> bool:
-        """Read what the supervisor reports; False when there is nothing more at the moment."""
+        """Read what the supervisor says; False when there is nothing more at the moment."""
         try:
-            chunk = os.read(run.report, _MESSAGE_BYTES)
+            chunk = os.read(run.pipe, _MESSAGE_BYTES)
         except BlockingIOError:
             return False
-        run.lines += chunk
-        if not run.started and b"\nstarted\n" in run.lines:
+        run.said += chunk
+        if not run.started and run.said.endswith(b"started\n"):
             run.started = True
             self._next = run.make
             self._tell({"id": run.id, "started": run.pid, "start_time": run.start_time})
-        if not chunk:
-            self._deafen(run)
+        if run.started or not chunk:
+            self._deafen(run)  # what else it says is of interest when it has ended
         return bool(chunk)
 
     def _deafen(self, run: _Run) -> None:
-        if self._reports.pop(run.report, None):
-            self._poll.unregister(run.report)
+        if self._pipes.pop(run.pipe, None):
+            self._poll.unregister(run.pipe)
 
     def _reap(self, run: _Run) -> None:
         while self._listen(run):
@@ -230,33 +246,30 @@ class _Spawner:
         self._deafen(run)
         del self._handles[run.handle]
         os.close(run.handle)
-        os.close(run.report)
-        lines = run.lines.decode(errors="replace").splitlines()
-        ended = lines[-1].removeprefix("exit ") if lines and lines[-1].startswith("exit ") else None
-        if ended is None and not run.alone:
+        os.close(run.pipe)
+        report = run.report
+        if report.ended is None and not run.alone:
             # The supervisor did not end as it should; what it has left is now ours.
             processes.end_descendants(without=frozenset(one.pid for one in self._handles.values()))
         if run.id is None:
             run.channel.close()
             self._spare = None if self._spare is run else self._spare
-        elif run.started:
-            failed = any(line.startswith("failed ") for line in lines)
-            told = {"void": _failure(lines, ended, status)} if failed else {"ended": int(ended) if ended else None}
-            self._tell({"id": run.id, **told})
+        elif not run.started:
+            self._tell({"id": run.id, "failed": run.failure or _failure(report, run.said, status)})
+        elif b"failed " in run.said:
+            self._tell({"id": run.id, "void": _failure(report, run.said, status)})
         else:
-            self._tell({"id": run.id, "failed": _failure(lines, ended, status)})
+            self._tell({"id": run.id, "ended": report.ended})
+        self._reports.close(report)
 
 
-def _failure(lines: list[str], ended: str | None, status: int) -> Failure:
-    step = "clone"
-    for line in lines:
-        word, _, rest = line.partition(" ")
-        if word == "failed":
-            number, _, detail = rest.partition(" ")
-            return {"step": step, "errno": int(number), "detail": detail}
-        step = rest if word == "step" else step
-    detail = f"the process ended there with {ended or os.waitstatus_to_exitcode(status)}"
-    return {"step": step, "errno": 0, "detail": detail}
+def _failure(report: Report, said: bytes, status: int) -> Failure:
+    found = said.partition(b"failed ")[2].decode(errors="replace")
+    if found:
+        number, _, detail = found.strip().partition(" ")
+        return {"step": report.last, "errno": int(number), "detail": detail}
+    ended = os.waitstatus_to_exitcode(status) if report.ended is None else report.ended
+    return {"step": report.last, "errno": 0, "detail": f"the process ended there with {ended}"}
 
 
 def main(control: int) -> None:

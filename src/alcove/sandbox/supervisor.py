@@ -12,60 +12,59 @@ Signals: SIGUSR1 asks the program to end (as SIGTERM); SIGTERM ends the tree at 
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
-import socket
 
 from alcove.sandbox import bubblewrap, kernel, launcher, namespaces, outlet, processes
-from alcove.sandbox.handover import GIVEN, HIDDEN, keep_only, read_plan, receive
+from alcove.sandbox.bare import signal, socket
+from alcove.sandbox.handover import GIVEN, HIDDEN, keep_only, read_plan, receive, send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
     from alcove.sandbox.plan import Kind
+    from alcove.sandbox.report import Report
 
 _SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1)
 
 
-def supervise(kind: Kind, channel: socket.socket, report: int, joins: list[int]) -> NoReturn:
+def supervise(kind: Kind, channel: socket.socket, report: Report, joins: list[int]) -> NoReturn:
     """Make everything ready, wait for a run, and stay until nothing of it is left. Called right after the clone.
 
     Args:
         kind: What kind of run it will be.
         channel: One byte comes when the id maps are in place, then another with the descriptors of plan, standard
             input, output and error, and for a proxied run of a Unix socket. It ends when the spawner does.
-        report: Where lines are written: `step NAME`, `failed ERRNO DETAIL`, `started`, `exit CODE`.
+        report: Told how the run comes along, and how it ends.
         joins: By which the program, or this process with it, gets into the control group of the run.
     """
     try:
-        os.write(report, b"step supervisor\n")
+        report.step("supervisor")
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        keep_only(0, 1, 2, channel.fileno(), report, *joins)
+        keep_only(0, 1, 2, channel.fileno(), report.pipe, *joins)
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL if kind["rung"] == "userns" else signal.SIGTERM)
         if channel.recv(1):
             _prepare(kind, report)
             (_become if kind["rung"] in HIDDEN else _fork)(kind, channel, report, joins)
     except BaseException as error:  # noqa: BLE001 - whatever it was, it is reported and the process ends
-        os.write(report, launcher.describe(error))
+        report.fail(error)
     finally:
         os._exit(0)  # never back into the code of the process that this one was forked from
 
 
-def _prepare(kind: Kind, report: int) -> None:
+def _prepare(kind: Kind, report: Report) -> None:
     if kind["rung"] != "userns":
         kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
         if namespaces.flags(kind):
             outlet.raise_loopback()
         return
-    os.write(report, b"step view\n")
+    report.step("view")
     namespaces.furnish(kind)
-    os.write(report, b"step host\n")
+    report.step("host")
     namespaces.name_host(kind)
 
 
-def _become(kind: Kind, channel: socket.socket, report: int, joins: list[int]) -> None:
+def _become(kind: Kind, channel: socket.socket, report: Report, joins: list[int]) -> None:
     """Become as confined as the program has to be, start it below, and stay."""
     account, status = os.pipe() if kind["rung"] == "bwrap" else (None, None)
     start = launcher.Start(kind, report, joins, status)
@@ -83,28 +82,29 @@ def _become(kind: Kind, channel: socket.socket, report: int, joins: list[int]) -
         gate = [descriptors.pop(), opener]
     plan = read_plan(descriptors[0])
     if account is None:
-        os.write(report, b"step view\n")
+        report.step("view")
         namespaces.grant(plan)
     start.kept = [*gate, *(() if account is None else (account,))]
     start.take(descriptors)
     start.go(plan)
     # Not even the program's output: that has to end when the program closes it.
-    keep_only(report, *start.kept)
+    keep_only(report.pipe, *start.kept)
     if account is None:
-        os.write(report, b"started\n")
+        report.say(b"started\n")
         _report(_attend(start.program, start.program, alone=True), report)
     else:
         _attend_wrapped(start.program, account, report, gate, plan["uid"])
 
 
-def _fork(kind: Kind, channel: socket.socket, report: int, joins: list[int]) -> None:
+def _fork(kind: Kind, channel: socket.socket, report: Report, joins: list[int]) -> None:
     """Let a fork become the program, which can see this process and must not be able to end it, and stay."""
-    os.write(report, b"step fork\n")
+    report.step("fork")
     orders, theirs = socket.socketpair()
     account, told = os.pipe()
+    below = report.of_fork(told)
     program = os.fork()
     if not program:
-        launcher.launch(kind, theirs, told, joins)
+        launcher.launch(kind, theirs, below, joins)
     theirs.close()
     for one in (told, *joins):
         os.close(one)
@@ -114,54 +114,59 @@ def _fork(kind: Kind, channel: socket.socket, report: int, joins: list[int]) -> 
         return
     if proxied:
         _hand_out(descriptors.pop(), report)
-    with contextlib.suppress(BrokenPipeError):  # it ended already, and its account says why
-        socket.send_fds(orders, [b"."], descriptors)
+    try:
+        send(orders, b".", descriptors)
+    except BrokenPipeError:
+        pass  # it ended already, and its account says why
     uid = read_plan(descriptors[0])["uid"]
-    keep_only(account, report)
+    keep_only(account, report.pipe)
     _drop()
     said = b"".join(iter(lambda: os.read(account, 4096), b""))
-    os.write(report, said)
-    if said.endswith(b"step program\n"):
-        os.write(report, b"started\n")
+    report.step(below.last)
+    if said:
+        report.say(said)
+    elif below.last == "program":
+        report.say(b"started\n")
     status = _attend(program, program)
     processes.end_descendants(uid=uid)
     _report(status, report)
 
 
-def _attend_wrapped(program: int, account: int, report: int, gate: list[int], uid: int | None) -> None:
+def _attend_wrapped(program: int, account: int, report: Report, gate: list[int], uid: int | None) -> None:
     """Attend to bubblewrap, which tells by `account` what becomes of the program."""
     said = b""
     while (began := bubblewrap.child(said)) is None and (chunk := os.read(account, 4096)):
         said += chunk
     if began and gate:
         _open(gate, began, report, uid)
-    keep_only(account, report)
+    keep_only(account, report.pipe)
     if began:
-        os.write(report, b"started\n")
+        report.say(b"started\n")
     status = _attend(program, began or program)
     processes.end_descendants(uid=uid)
     if began and status is not None and os.WIFEXITED(status):
         said += b"".join(iter(lambda: os.read(account, 4096), b""))
         ended = bubblewrap.ended(said)
         if ended is None:
-            os.write(report, b"step bubblewrap\nfailed 0 it did not get to the program; see its standard error\n")
+            report.step("bubblewrap")
+            report.say(b"failed 0 it did not get to the program; see its standard error\n")
         else:
-            os.write(report, f"exit {ended}\n".encode())
+            report.end(ended)
             return
     _report(status, report)
 
 
-def _hand_out(door: int, report: int) -> None:
+def _hand_out(door: int, report: Report) -> None:
     """Make the way out of this process's network and hand it out."""
-    os.write(report, b"step proxy\n")
+    report.step("proxy")
     outlet.hand_out(door)
     os.close(door)
 
 
-def _open(gate: list[int], began: int, report: int, uid: int | None) -> None:
+def _open(gate: list[int], began: int, report: Report, uid: int | None) -> None:
     """Make the way out of bubblewrap's network, then let the program begin; never the one without the other."""
     door, opener = gate
-    os.write(report, b"step proxy\n")
+    report.step("proxy")
     try:
         outlet.hand_out_of(began, door)
     except OSError:
@@ -204,10 +209,12 @@ def _ask(program: int, began: int) -> None:
     asked = program
     if began != program:
         asked = next((pid for pid, one in processes.descendants(began).items() if one.parent == began), program)
-    with contextlib.suppress(ProcessLookupError):
+    try:
         os.kill(asked, signal.SIGTERM)
+    except ProcessLookupError:
+        pass
 
 
-def _report(status: int | None, report: int) -> None:
+def _report(status: int | None, report: Report) -> None:
     if status is not None:
-        os.write(report, f"exit {os.waitstatus_to_exitcode(status)}\n".encode())
+        report.end(os.waitstatus_to_exitcode(status))
