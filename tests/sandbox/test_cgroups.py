@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from alcove.sandbox import cgroups
-from alcove.sandbox.cgroups import Groups
+from alcove.sandbox import cgroups, hierarchies
+from alcove.sandbox.cgroups import Group, Groups
+from alcove.sandbox.limits import Limits
 from alcove.sandbox.plan import Rung
 from alcove.sandbox.service import means
 from sandbox.conftest import PYTHON, ROOT, World, finish, new_token, processes_with, until
@@ -90,6 +93,98 @@ async def test_a_group_is_ended_as_one_even_where_processes_multiply(world: Worl
     assert processes_with(token) == []
 
 
+@pytest.fixture
+def groups() -> Iterator[Groups]:
+    """Those of this process, as the machine has them."""
+    found = Groups.find()
+    assert found
+    yield found
+    found.close()
+
+
+def inside(group: Group, program: str) -> subprocess.Popen[bytes]:
+    """Start a program of Python in a group, and return when it is in it."""
+    joining = f"import os\nfor one in {group.joins}: os.write(one, b'0')\nos.write(1, b'in')\n{program}"
+    command = [sys.executable, "-I", "-S", "-c", joining]
+    process = subprocess.Popen(command, pass_fds=group.joins, stdout=subprocess.PIPE)
+    assert process.stdout
+    assert process.stdout.read(2) == b"in"
+    return process
+
+
+def folders(group: Group) -> list[Path]:
+    return [Path(place) for place in group._places]
+
+
+def test_an_empty_group_is_used_again_with_the_limits_of_the_next_run(groups: Groups) -> None:
+    for memory, count in ((64 * MIB, 10), (64 * MIB, 20), (512 * MIB, 5), (32 * MIB, 10)):
+        group = groups.take(Limits(memory_bytes=memory, processes=count))
+        for names, most in ((("memory.limit_in_bytes", "memory.max"), memory), (("pids.max",), count)):
+            kept = [file.read_text() for name in names for place in folders(group) if (file := place / name).exists()]
+            assert kept in ([], [f"{most}\n"])
+            assert kept or not group.holds_memory
+        with inside(group, "pass"):
+            pass
+        groups.release(group)
+        assert groups.tidy()
+    assert group.number == 5, "one was made to see whether it can be, and four runs had the second"
+    assert [place.name for place in folders(group)] == ["2"] * len(folders(group))
+
+
+def test_what_an_earlier_run_did_counts_for_nobody_else(groups: Groups) -> None:
+    group = groups.take(Limits(memory_bytes=64 * MIB))
+    with inside(group, f"import time\nwhile time.process_time() < 0.3: pass\n{HOG}") as hog:
+        assert hog.wait() == -signal.SIGKILL
+    assert group.out_of_memory()
+    assert (group.cpu_s() or 0) > 0.3
+    groups.release(group)
+    assert groups.tidy()
+    again = groups.take(Limits(memory_bytes=64 * MIB))
+    assert again is group
+    assert not again.out_of_memory()
+    assert (again.cpu_s() or 0) < 0.1
+    groups.release(again)
+
+
+def test_a_group_in_which_somebody_is_left_is_kept_for_nobody(groups: Groups) -> None:
+    group = groups.take(Limits())
+    with inside(group, "import time; time.sleep(60)") as left:
+        groups.release(group)
+        assert not groups.tidy()
+        assert groups.take(Limits()) is not group
+        left.kill()
+    assert groups.tidy()
+
+
+def test_a_group_with_much_in_memory_is_removed(groups: Groups, tmp_path: Path) -> None:
+    group = groups.take(Limits())
+    with inside(group, f"open({str(tmp_path / 'large')!r}, 'wb').write(bytes(32 << 20))"):
+        pass
+    groups.release(group)
+    assert groups.tidy()
+    assert not any(place.exists() for place in folders(group)) or not group.holds_memory
+
+
+def test_a_group_that_somebody_has_removed_is_made_anew(groups: Groups) -> None:
+    group = groups.take(Limits())
+    groups.release(group)
+    assert groups.tidy()
+    for place in folders(group):
+        place.rmdir()
+    assert all(place.exists() for place in folders(groups.take(Limits())))
+
+
+def test_not_more_groups_are_kept_than_are_of_use(groups: Groups, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroups, "_IDLE", 2)
+    taken = [groups.take(Limits()) for _ in range(4)]
+    for one in taken:
+        groups.release(one)
+    assert groups.tidy()
+    assert sum(place.exists() for one in taken for place in folders(one)) == 2 * len(folders(taken[0]))
+    groups.close()
+    assert not any(place.exists() for one in taken for place in folders(one))
+
+
 @pytest.mark.parametrize("others", [[], ["1"]])
 def test_a_server_that_is_alone_in_its_group_steps_aside_so_that_it_may_hand_controllers_on(
     tmp_path: Path, others: list[str]
@@ -97,7 +192,7 @@ def test_a_server_that_is_alone_in_its_group_steps_aside_so_that_it_may_hand_con
     # On files that look like a group: here version 2 has no controllers to hand on.
     (tmp_path / "cgroup.subtree_control").touch()
     (tmp_path / "cgroup.procs").write_text("\n".join([str(os.getpid()), *others]))
-    cgroups._hand_on(tmp_path)
+    hierarchies.hand_on(tmp_path)
     assert (tmp_path / "cgroup.subtree_control").read_text() == "+memory +pids"
     aside = tmp_path / "alcove-server" / "cgroup.procs"
     assert aside.exists() == (not others)
@@ -107,7 +202,7 @@ def test_a_server_that_is_alone_in_its_group_steps_aside_so_that_it_may_hand_con
 def test_a_server_that_is_not_alone_moves_nobody(place: Path) -> None:
     with subprocess.Popen(["/bin/sleep", "60"]) as other:
         (place / "cgroup.procs").write_text(str(other.pid))
-        assert "kill" in cgroups._second(place, "alcove-x")
+        assert "kill" in hierarchies.second(place, "alcove-x")
         assert (place / "cgroup.procs").read_text().split() == [str(other.pid)]
         assert not (place / "alcove-server").exists()
         other.kill()
@@ -128,7 +223,7 @@ def test_own_folders_are_found_below_the_root_of_a_mount(tmp_path: Path) -> None
         "34 1 0:5 /other /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n"
     )
     own.write_text("4:memory:/docker/abc/x\n3:cpu,cpuacct:/system.slice\n2:pids:/elsewhere\n0::/system.slice/alcove\n")
-    assert cgroups._hierarchies(mounts, own) == [
+    assert hierarchies.hierarchies(mounts, own) == [
         ({"memory"}, Path("/sys/fs/cgroup/memory/x")),
         ({"cpu", "cpuacct"}, Path("/sys/fs/cgroup/cpu,cpuacct/system.slice")),
         ({"v2"}, Path("/sys/fs/cgroup/unified/system.slice/alcove")),

@@ -1,66 +1,81 @@
 """Control groups: the kernel's own way to hold a run to its limits, where this process may make some.
 
-Which there are differs from machine to machine: all of version 2, delegated (Delegate=yes of systemd, a container with
-a hierarchy of its own); the controllers in version 1 with a version 2 that can only end and count; version 1 alone; or
-none. What can be made is found by making it. A run's processes join its group by descriptors opened here: in the view
-of a run there are no control groups.
+A run's processes join its group by descriptors opened here: in the view of a run there are no control groups. To make
+and to remove one takes the kernel longer than anything else that a start needs, so one that is empty is used again.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
-import re
 import signal
 import time
 from pathlib import Path
 from typing import Final, final
 
-from alcove.sandbox import processes
+from alcove.sandbox import hierarchies
 from alcove.sandbox.limits import Limits
 
-_MOUNTS: Final = Path("/proc/self/mountinfo")
-_OWN: Final = Path("/proc/self/cgroup")
-_CONTROLLERS: Final = ("memory", "pids")
-_ASIDE: Final = "alcove-server"
-_MAKER: Final = re.compile(r"([0-9]+)-([0-9]+)-[0-9]+")
 _PATIENCE_S: Final = 1
-_NUMBERS: Final = itertools.count(1)  # a process may have several sandboxes
+_IDLE: Final = 64  # groups that are kept for runs to come
+_IDLE_BYTES: Final = 4 << 20  # what one of them may still be charged with: the kernel takes it back when it needs to
 
 
 @final
 class Group:
-    """The group of one run: one folder per hierarchy. Its methods block for less than a millisecond.
+    """The group of one run at a time: one folder per hierarchy. Its methods block for less than a millisecond.
+
+    Args:
+        folders: By what they can do, as `hierarchies.find` says it.
 
     Attributes:
-        number: What tells it from others of this process's runs.
+        number: Tells the run's group from those of others of this process's runs; another one for each run.
         joins: Descriptors; whoever writes `0` to each of them is in the group, with all that it starts later.
     """
 
-    def __init__(self, folders: dict[str, Path], number: int = 0) -> None:
+    def __init__(self, folders: dict[str, str]) -> None:
         self._folders = folders
-        self.number = number
+        self._places = sorted({*folders.values()})
+        self._limits: tuple[int, int] | None = None
+        self._before = (0, 0.0)  # what earlier runs are counted with: processes that were ended, processor time
+        self.number = 0
         self.joins: list[int] = []
 
-    def open(self) -> None:
+    def make(self) -> None:
         """Make the folders; what was made stays when that fails, for `remove`."""
-        for folder in sorted(set(self._folders.values())):
-            os.mkdir(folder)
-            self.joins.append(os.open(f"{folder}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC))
+        for place in self._places:
+            os.mkdir(place)
+
+    def open(self, number: int) -> None:
+        """Let a run join, by that number.
+
+        Raises:
+            OSError: Somebody has removed it.
+        """
+        self.number = number
+        for place in self._places:
+            self.joins.append(os.open(f"{place}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC))
 
     def bound(self, limits: Limits, ours: int) -> None:
         """Set the limits; `ours` is as in `Groups.make`."""
-        folders = {kind: str(folder) for kind, folder in self._folders.items()}
-        folders = {kind: str(folder) for kind, folder in self._folders.items()}
+        before, self._limits = self._limits, None
+        wanted = limits.memory_bytes, limits.processes + ours
+        first = ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"]  # version 1: never the one above the other
+        if before and before[0] < limits.memory_bytes:
+            first.reverse()
         for name, value in (
-            *(("memory.max", limits.memory_bytes), ("memory.swap.max", 0), ("memory.oom.group", 1)),
-            *(("memory.limit_in_bytes", limits.memory_bytes), ("memory.memsw.limit_in_bytes", limits.memory_bytes)),
-            ("pids.max", limits.processes + ours),
+            ()
+            if before == wanted
+            else (
+                *(("memory.max", limits.memory_bytes), ("memory.swap.max", 0), ("memory.oom.group", 1)),
+                *((name, limits.memory_bytes) for name in first),
+                ("pids.max", limits.processes + ours),
+            )
         ):
-            if folder := folders.get(name.partition(".")[0]):
+            if folder := self._folders.get(name.partition(".")[0]):
                 with contextlib.suppress(FileNotFoundError):  # it is one of the other version
                     _write(f"{folder}/{name}", value)
+        self._limits = wanted
 
     def close(self) -> None:
         """Close the descriptors: nobody joins any more."""
@@ -79,58 +94,71 @@ class Group:
 
     def out_of_memory(self) -> bool:
         """Return whether the kernel ended a process because the group took more memory than its limit."""
-        folder = self._folders.get("memory")
-        if folder is None:
-            return False
-        for name in ("memory.events", "memory.oom_control"):
-            for line in _read(folder / name).splitlines():
-                if line.startswith("oom_kill "):
-                    return int(line.split()[1]) > 0
-        return False
+        return self._ended() > self._before[0]
 
     def cpu_s(self) -> float | None:
-        """Return the processor time that the group took; None where nobody counts it."""
-        if folder := self._folders.get("kill"):
-            for line in _read(folder / "cpu.stat").splitlines():
-                if line.startswith("usage_usec "):
-                    return int(line.split()[1]) / 1_000_000
-        if folder := self._folders.get("cpuacct"):
-            return int(_read(folder / "cpuacct.usage") or 0) / 1_000_000_000
-        return None
+        """Return the processor time that the run took; None where nobody counts it."""
+        taken = self._cpu_s()
+        return None if taken is None else taken - self._before[1]
 
     def pids(self) -> tuple[int, ...]:
         """Return the processes of the group."""
-        folder = next(iter(self._folders.values()))
-        return tuple(int(pid) for pid in _read(folder / "cgroup.procs").split())
+        return tuple(int(pid) for pid in _read(f"{next(iter(self._folders.values()))}/cgroup.procs").split())
 
     def kill(self) -> None:
         """End every process of the group: in one stroke by version 2, frozen first by version 1."""
         if folder := self._folders.get("kill"):
             with contextlib.suppress(OSError):
-                (folder / "cgroup.kill").write_text("1")
+                _write(f"{folder}/cgroup.kill", 1)
             return
         if folder := self._folders.get("freezer"):
             with contextlib.suppress(OSError):
-                (folder / "freezer.state").write_text("FROZEN")
-            for pid in _read(folder / "cgroup.procs").split():
+                Path(folder, "freezer.state").write_text("FROZEN")
+            for pid in _read(f"{folder}/cgroup.procs").split():
                 # Nobody leaves a frozen group, so the number is still its own.
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(int(pid), signal.SIGKILL)
             with contextlib.suppress(OSError):
-                (folder / "freezer.state").write_text("THAWED")
+                Path(folder, "freezer.state").write_text("THAWED")
+
+    def rest(self) -> bool:
+        """Make it ready for another run; false when there is something left in it of the one before."""
+        if self._limits is None or any(_read(f"{place}/cgroup.procs") for place in self._places):
+            return False
+        if folder := self._folders.get("memory"):
+            charged = _read(f"{folder}/memory.usage_in_bytes") or _read(f"{folder}/memory.current")
+            if not charged or int(charged) > _IDLE_BYTES:
+                return False
+        self._before = self._ended(), self._cpu_s() or 0.0
+        return True
 
     def remove(self) -> bool:
         """Remove the folders; false when there are processes in one of them still."""
         self.close()
         gone = True
-        for folder in set(self._folders.values()):
+        for place in self._places:
             try:
-                os.rmdir(folder)
+                os.rmdir(place)
             except FileNotFoundError:
                 pass
             except OSError:
                 gone = False
         return gone
+
+    def _ended(self) -> int:
+        """Return how many processes were ended for memory since the group was made."""
+        folder = self._folders.get("memory")
+        if folder is None:
+            return 0
+        told = _read(f"{folder}/memory.oom_control") or _read(f"{folder}/memory.events")
+        return _number(told, "oom_kill")
+
+    def _cpu_s(self) -> float | None:
+        if folder := self._folders.get("kill"):
+            return _number(_read(f"{folder}/cpu.stat"), "usage_usec") / 1_000_000
+        if folder := self._folders.get("cpuacct"):
+            return int(_read(f"{folder}/cpuacct.usage") or 0) / 1_000_000_000
+        return None
 
 
 @final
@@ -144,9 +172,10 @@ class Groups:
 
     def __init__(self, parents: dict[str, Path]) -> None:
         self._parents = parents
-        self._made = 0
+        self._numbers = 0
         self._ahead: Group | None = None
         self._left: list[Group] = []
+        self._idle: list[Group] = []
         self.kinds = frozenset(parents)
         first = bool(
             self.kinds & {"memory", "pids"} and parents.get("kill") != parents.get("memory", parents.get("pids"))
@@ -157,27 +186,12 @@ class Groups:
             self.version = "v2 without limits" if second else "v1 without limits"
 
     @classmethod
-    def find(cls, mounts: Path = _MOUNTS, own: Path = _OWN) -> Groups | None:
+    def find(cls, mounts: Path = hierarchies.MOUNTS, own: Path = hierarchies.OWN) -> Groups | None:
         """Make a folder for this process's runs in each hierarchy that lets it; None when none does.
 
         What an earlier process left, that has ended since, is removed.
         """
-        mine = f"{_beginning()}{os.getpid()}-{processes.start_time(os.getpid())}-{next(_NUMBERS)}"
-        parents: dict[str, Path] = {}
-        for kinds, place in _hierarchies(mounts, own):
-            if place.name == _ASIDE:
-                place = place.parent  # noqa: PLW2901 - this process stepped aside earlier
-            with contextlib.suppress(OSError):
-                _sweep(place)
-                if kinds == {"v2"}:
-                    parents |= _second(place, mine)
-                elif wanted := kinds & {*_CONTROLLERS, "freezer", "cpuacct"}:
-                    (place / mine).mkdir(exist_ok=True)
-                    parents |= dict.fromkeys(wanted, place / mine)
-        if "kill" in parents:
-            for spare in {parents.pop(kind, None) for kind in ("freezer", "cpuacct")} - {None, *parents.values()}:
-                assert spare is not None
-                spare.rmdir()
+        parents = hierarchies.find(mounts, own, _end)
         if not parents:
             return None
         groups = cls(parents)
@@ -201,29 +215,48 @@ class Groups:
         return self._bound(self._new(), limits, ours)
 
     def take(self, limits: Limits, *, ours: int = 0) -> Group:
-        """Return the group that was made ahead, or a new one, with these limits; arguments and errors as of `make`."""
-        group, self._ahead = self._ahead or self._new(), None
-        return self._bound(group, limits, ours)
+        """Return the group that was made ahead, or another, with these limits; arguments and errors as of `make`."""
+        group, self._ahead = self._ahead or self._free(), None
+        try:
+            return self._bound(group, limits, ours)
+        except OSError:  # what is left in one that was used may be more than is allowed now
+            return self.make(limits, ours=ours)
 
     def ahead(self) -> Group | None:
-        """Return the group that will be taken next, made now: so that a process that is made ahead can join it ahead.
+        """Return the group that will be taken next: so that a process that is made ahead can join it ahead.
 
         To join takes a process milliseconds of waiting, for the kernel to be sure that nobody is forking.
         """
         if self._ahead is None:
             with contextlib.suppress(OSError):  # which the next run will meet and report
-                self._ahead = self._new()
+                self._ahead = self._free()
         return self._ahead
 
+    def _free(self) -> Group:
+        while self._idle:
+            group = self._idle.pop()
+            try:
+                group.open(self._next())
+            except OSError:
+                group.remove()
+                continue
+            return group
+        return self._new()
+
     def _new(self) -> Group:
-        self._made += 1
-        group = Group({kind: parent / str(self._made) for kind, parent in self._parents.items()}, self._made)
+        number = self._next()
+        group = Group({kind: f"{parent}/{number}" for kind, parent in self._parents.items()})
         try:
-            group.open()
+            group.make()
+            group.open(number)
         except OSError:
             group.remove()
             raise
         return group
+
+    def _next(self) -> int:
+        self._numbers += 1
+        return self._numbers
 
     def _bound(self, group: Group, limits: Limits, ours: int) -> Group:
         try:
@@ -239,8 +272,13 @@ class Groups:
         self._left.append(group)
 
     def tidy(self) -> bool:
-        """Remove groups whose runs have ended; false when the kernel does not let go of one yet."""
-        self._left = [one for one in self._left if not one.remove()]
+        """Keep or remove groups whose runs have ended; false when the kernel does not let go of one yet."""
+        left, self._left = self._left, []
+        for group in left:
+            if len(self._idle) < _IDLE and group.rest():
+                self._idle.append(group)
+            elif not group.remove():
+                self._left.append(group)
         return not self._left
 
     def close(self) -> None:
@@ -251,94 +289,28 @@ class Groups:
         for group in self._left:
             group.kill()
         deadline = time.monotonic() + _PATIENCE_S
-        while not self.tidy() and time.monotonic() < deadline:
+        while (left := [one for one in (*self._left, *self._idle) if not one.remove()]) and time.monotonic() < deadline:
+            self._left, self._idle = left, []
             time.sleep(0.002)
         for parent in set(self._parents.values()):
             with contextlib.suppress(OSError):
                 parent.rmdir()
 
 
-def _second(place: Path, mine: str) -> dict[str, Path]:
-    """Make the folder in version 2, with its controllers where they can be handed on."""
-    there = set(_read(place / "cgroup.controllers").split())
-    if not there.issuperset(_CONTROLLERS):
-        (place / mine).mkdir(exist_ok=True)
-    else:
-        _hand_on(place)
-        (place / mine).mkdir(exist_ok=True)
-        _hand_on(place / mine)
-    able = set(_read(place / mine / "cgroup.subtree_control").split())
-    kinds = {"kill"} if (place / mine / "cgroup.kill").exists() else set[str]()
-    if able.issuperset(_CONTROLLERS):
-        kinds |= set(_CONTROLLERS)
-    if not kinds:
-        (place / mine).rmdir()
-    return dict.fromkeys(kinds, place / mine)
+def _end(folder: Path) -> None:
+    """End and remove a group that another process left."""
+    kinds = (
+        {"kill"} if (folder / "cgroup.kill").exists() else {"freezer"} if (folder / "freezer.state").exists() else ()
+    )
+    group = Group(dict.fromkeys(kinds, str(folder)) or {"": str(folder)})
+    group.kill()
+    group.remove()
 
 
-def _hand_on(place: Path) -> None:
-    """Hand the controllers on to the folders below; a group that has processes itself may not do so.
-
-    When this process is the only one in it, as systemd starts a service, it steps aside into a folder of its own.
-    """
-    control = place / "cgroup.subtree_control"
-    if set(_read(control).split()).issuperset(_CONTROLLERS):
-        return
-    with contextlib.suppress(OSError):
-        if _read(place / "cgroup.procs").split() == [str(os.getpid())]:
-            (place / _ASIDE).mkdir(exist_ok=True)
-            (place / _ASIDE / "cgroup.procs").write_text("0")
-        control.write_text(" ".join(f"+{name}" for name in _CONTROLLERS))
-
-
-def _hierarchies(mounts: Path, own: Path) -> list[tuple[set[str], Path]]:
-    """Return the hierarchies and this process's own folder in each: `{"v2"}`, or controllers of version 1."""
-    paths: dict[frozenset[str], str] = {}
-    for line in _read(own).splitlines():
-        _, names, path = line.split(":", 2)
-        paths[frozenset(names.split(",")) if names else frozenset({"v2"})] = path
-    found: list[tuple[set[str], Path]] = []
-    for line in _read(mounts).splitlines():
-        fields, _, rest = line.partition(" - ")
-        kind, _, options = rest.split(" ", 2)
-        if kind not in {"cgroup", "cgroup2"}:
-            continue
-        root, point = fields.split()[3:5]
-        for names, path in paths.items():
-            fits = "v2" in names if kind == "cgroup2" else names <= {*options.split(",")} and "v2" not in names
-            if fits and (path == root or root == "/" or path.startswith(f"{root}/")):
-                place = Path(point) / path.removeprefix(root if root != "/" else "").lstrip("/")
-                found.append((set(names), place))
-    return found
-
-
-def _beginning() -> str:
-    """Return how the folders are named whose processes are numbered as in this pid namespace."""
-    return f"alcove-{os.stat('/proc/self/ns/pid').st_ino}-"
-
-
-def _sweep(place: Path) -> None:
-    """Remove the folders of processes that have ended; of another pid namespace nobody here knows."""
-    beginning = _beginning()
-    for folder in list(place.iterdir()):
-        found = _MAKER.fullmatch(folder.name.removeprefix(beginning))
-        if not folder.name.startswith(beginning) or not found:
-            continue
-        if processes.start_time(int(found[1])) == int(found[2]):
-            continue
-        for below in [one for one in folder.iterdir() if one.is_dir()]:
-            kinds = (
-                {"kill"}
-                if (below / "cgroup.kill").exists()
-                else {"freezer"}
-                if (below / "freezer.state").exists()
-                else ()
-            )
-            group = Group(dict.fromkeys(kinds, below) or {"": below})
-            group.kill()
-            group.remove()
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+def _number(told: str, name: str) -> int:
+    """Return the number of a line `NAME NUMBER`, 0 when there is none."""
+    found = f"\n{told}".partition(f"\n{name} ")[2]
+    return int(found.partition("\n")[0] or 0)
 
 
 def _write(file: str, value: int) -> None:
@@ -349,8 +321,13 @@ def _write(file: str, value: int) -> None:
         os.close(descriptor)
 
 
-def _read(file: Path) -> str:
+def _read(file: str) -> str:
+    """Return what the kernel says in a file, `""` when it is not there. By the shortest way: each run asks often."""
     try:
-        return file.read_text()
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return b"".join(iter(lambda: os.read(descriptor, 65536), b"")).decode()
+        finally:
+            os.close(descriptor)
     except OSError:
         return ""

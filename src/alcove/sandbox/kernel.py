@@ -62,7 +62,7 @@ CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x4000000, 0x8000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 CLONE_NEWCGROUP, CLONE_NEWTIME = 0x2000000, 0x80
 
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 0x4000, 0x40000
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 0x1000, 0x4000, 0x40000
 MNT_DETACH = 2
 _IN_ROOT = struct.pack("3Q", os.O_PATH | os.O_CLOEXEC, 0, 0x10)  # struct open_how, RESOLVE_IN_ROOT
 # The attributes of mount_setattr(2) are the same bits as MS_* for these four.
@@ -114,17 +114,20 @@ def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> No
     call("mount", source.encode(), os.fsencode(target), kind.encode(), flags, data.encode())
 
 
-def copy_tree(path: str, *, root: int | None = None) -> int:
+def bind(source: str, target: str) -> None:
+    """Mount what is at and below `source` at `target` too; both follow links."""
+    call("mount", os.fsencode(source), os.fsencode(target), None, MS_BIND | MS_REC, None)
+
+
+def copy_tree(path: str, root: int) -> int:
     """Return a descriptor of a detached copy of the mounts at and below `path`.
 
     Args:
         path: Absolute; links are followed.
-        root: A descriptor of the folder that counts as the root for the path and for links; None for the real one.
+        root: A descriptor of the folder that counts as the root for the path and for links.
     """
     how = _OPEN_TREE_CLONE | _AT_RECURSIVE | os.O_CLOEXEC
     try:
-        if root is None:
-            return call("open_tree", _AT_FDCWD, os.fsencode(path), how)
         found = call("openat2", root, os.fsencode(path), _IN_ROOT, len(_IN_ROOT))
         try:
             return call("open_tree", found, b"", how | _AT_EMPTY_PATH)

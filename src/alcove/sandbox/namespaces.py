@@ -104,8 +104,6 @@ _FURNITURE = {host: _Furniture(host=host) for host in (False, True)}
 def furnish(kind: Kind) -> None:
     """Make a new root with everything that is the same for all, and the machine's own file system beside it."""
     what = _FURNITURE[kind["network"] == "host"]
-    trees = [(path, tree) for path in what.trees if (tree := _copy(path)) is not None]
-    devices = [(path, tree) for path in system.DEVICES if (tree := _copy(path)) is not None]
     kernel.mount("alcove", _STAGE, "tmpfs", _CLOSED, "mode=755,size=1m")
     os.chdir(_STAGE)
     for path in what.folders:
@@ -116,14 +114,13 @@ def furnish(kind: Kind) -> None:
         os.symlink(target, f".{path}")
     for path, text in what.texts.items():
         _write(f".{path}", text)
-    for path, tree in trees:
-        _attach(tree, f".{path}")
-    # In one call, and the root back again.
+    kernel.bind("./dev", "./dev")  # so that there is a word for all that is mounted below it
+    for path in (*what.trees, *system.DEVICES):
+        _show(path)
+    # In one call each, and the root back again.
     kernel.set_attributes(".", _READ_ONLY)
     kernel.set_attributes(".", 0, clear=kernel.MS_RDONLY, below=False)
-    for path, tree in devices:
-        kernel.set_attributes(tree, _DEVICE)
-        kernel.attach_tree(tree, f".{path}")
+    kernel.set_attributes("./dev", _DEVICE, clear=kernel.MS_NODEV)  # to a device one may write nevertheless
     # While the machine's own is in its place: the kernel demands that of whoever mounts a new one. It demands too that
     # a sandbox inside does not get more than is to be seen here, and such a one mounts a writable /proc.
     kernel.mount("proc", "proc", "proc", (_CLOSED if kind["nest"] else _READ_ONLY) | kernel.MS_NOEXEC)
@@ -145,7 +142,7 @@ def grant(plan: Plan) -> None:
     """Show what the run was granted, at its own path, and nothing else of the machine any more."""
     machine = os.open(_MACHINE, os.O_PATH)
     wanted = sorted([(path, _READ_ONLY) for path in plan["read"]] + [(path, _CLOSED) for path in plan["write"]])
-    trees = [(path, kernel.copy_tree(path, root=machine), attributes) for path, attributes in wanted]
+    trees = [(path, kernel.copy_tree(path, machine), attributes) for path, attributes in wanted]
     os.close(machine)
     kernel.call("umount2", _MACHINE.encode(), kernel.MNT_DETACH)
     os.rmdir(_MACHINE)
@@ -158,22 +155,18 @@ def grant(plan: Plan) -> None:
     kernel.set_attributes("/", kernel.MS_RDONLY, below=False)
 
 
-def _attach(tree: int, path: str) -> None:
-    """Mount a tree at a place that may be of the other kind: a file that has become a folder, or a folder a file."""
+def _show(path: str) -> None:
+    """Mount what the machine has at a path at its place, which is of the other kind when a file has become a folder."""
+    place = f".{path}"
     try:
-        kernel.attach_tree(tree, path)
-    except OSError:
-        folder = stat.S_ISDIR(os.fstat(tree).st_mode)
-        (os.unlink if folder else os.rmdir)(path)
-        (os.mkdir if folder else os.mknod)(path)
-        kernel.attach_tree(tree, path)
-
-
-def _copy(path: str) -> int | None:
-    try:
-        return kernel.copy_tree(path)
-    except FileNotFoundError:  # what the machine itself has lost, nobody misses here
-        return None
+        kernel.bind(path, place)
+    except FileNotFoundError:
+        pass  # what the machine itself has lost, nobody misses here
+    except NotADirectoryError:
+        folder = os.path.isdir(path)
+        (os.unlink if folder else os.rmdir)(place)
+        (os.mkdir if folder else os.mknod)(place)
+        kernel.bind(path, place)
 
 
 def _make(path: str, make: Callable[[str], None]) -> None:
