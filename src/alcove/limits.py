@@ -164,8 +164,8 @@ RUN_LIMIT: Final = 2**50  # of any limit of a run: more is none at all
 GUARD_S: Final = 0.2  # between two looks at what runs take: a disk takes half a gigabyte meanwhile
 GUARD_SHARE: Final = 0.1  # of one processor at most that counting the files of all runs takes
 GUARD_DESCRIPTORS: Final = 20_000  # of one run that are looked at for files without a name
-RUN_TMP_BYTES: Final = 512 * MIB  # the private /tmp of `userns`, which is memory
-RUN_SHM_BYTES: Final = 256 * MIB  # the private /dev/shm of `userns`
+RUN_TMP_BYTES: Final = 512 * MIB  # a private /tmp, which is memory; on `userns` with /dev/shm
+RUN_SHM_BYTES: Final = 256 * MIB  # a private /dev/shm of its own, on `bwrap`
 
 # Grants.
 GRANT_BYTES: Final = 8 * MIB  # canonical JSON: 100,000 resources with long ids; more is a type of its own, not a list

@@ -5,7 +5,6 @@ Runs in the warm spawner and its children: standard library only, and of that on
 
 from __future__ import annotations
 
-import fcntl
 import marshal
 import os
 import struct
@@ -24,17 +23,6 @@ GIVEN = 4
 """Descriptors that every run gets: its plan and the standard ones. A proxied run gets a Unix socket too."""
 DESCRIPTORS = GIVEN + 1 + 4
 """That come with an order at most: those, and one for each hierarchy of its control group."""
-_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
-
-
-def seal(name: str, content: bytes) -> int:
-    """Return a descriptor of an unchangeable file in memory: a program that never reads it blocks nobody."""
-    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    written = 0
-    while written < len(content):
-        written += os.pwrite(descriptor, memoryview(content)[written:], written)
-    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
-    return descriptor
 
 
 def read_plan(descriptor: int) -> Plan:

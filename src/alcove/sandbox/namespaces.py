@@ -36,6 +36,7 @@ _LINKS = {
     "/var/tmp": "/tmp",
 }
 _FOLDERS = ("/dev", "/dev/pts", "/dev/shm", "/etc", "/proc", "/run", "/tmp", "/var", _MACHINE)
+_WRITABLE = {"/tmp": _CLOSED, "/dev/shm": _CLOSED | kernel.MS_NOEXEC}
 _BLOCK = 4096  # leased uids that one view is made ready for
 with open("/proc/self/uid_map") as _file:
     _MAPPED = [[int(_word) for _word in _line.split()] for _line in _file]  # first uid here, outside, how many
@@ -104,7 +105,7 @@ _FURNITURE = {host: _Furniture(host=host) for host in (False, True)}
 def furnish(kind: Kind) -> None:
     """Make a new root with everything that is the same for all, and the machine's own file system beside it."""
     what = _FURNITURE[kind["network"] == "host"]
-    kernel.mount("alcove", _STAGE, "tmpfs", _CLOSED, "mode=755,size=1m")
+    kernel.mount("alcove", _STAGE, "tmpfs", _CLOSED, f"mode=755,size={limits.RUN_TMP_BYTES}")
     os.chdir(_STAGE)
     for path in what.folders:
         os.mkdir(f".{path}")
@@ -114,21 +115,24 @@ def furnish(kind: Kind) -> None:
         os.symlink(target, f".{path}")
     for path, text in what.texts.items():
         _write(f".{path}", text)
-    kernel.bind("./dev", "./dev")  # so that there is a word for all that is mounted below it
+    # A mount of its own for each folder that is not as the root: its attributes, and /dev for all that is below it.
+    for path in _WRITABLE:
+        os.chmod(f".{path}", 0o1777)
+    for path in ("/dev", *_WRITABLE):
+        kernel.bind(f".{path}", f".{path}")
     for path in (*what.trees, *system.DEVICES):
         _show(path)
-    # In one call each, and the root back again.
     kernel.set_attributes(".", _READ_ONLY)
     kernel.set_attributes(".", 0, clear=kernel.MS_RDONLY, below=False)
     kernel.set_attributes("./dev", _DEVICE, clear=kernel.MS_NODEV)  # to a device one may write nevertheless
+    for path, attributes in _WRITABLE.items():
+        kernel.set_attributes(f".{path}", attributes, clear=kernel.MS_RDONLY)
     # While the machine's own is in its place: the kernel demands that of whoever mounts a new one. It demands too that
     # a sandbox inside does not get more than is to be seen here, and such a one mounts a writable /proc.
     kernel.mount("proc", "proc", "proc", (_CLOSED if kind["nest"] else _READ_ONLY) | kernel.MS_NOEXEC)
     kernel.call("pivot_root", b".", _MACHINE[1:].encode())
     os.chdir("/")
     kernel.mount("devpts", "/dev/pts", "devpts", _DEVICE, "newinstance,ptmxmode=0666,mode=620")
-    kernel.mount("shm", "/dev/shm", "tmpfs", _CLOSED | kernel.MS_NOEXEC, f"mode=1777,size={limits.RUN_SHM_BYTES}")
-    kernel.mount("tmp", "/tmp", "tmpfs", _CLOSED, f"mode=1777,size={limits.RUN_TMP_BYTES}")
 
 
 def name_host(kind: Kind) -> None:
@@ -170,12 +174,14 @@ def _show(path: str) -> None:
 
 
 def _make(path: str, make: Callable[[str], None]) -> None:
-    try:
-        make(path)
-    except FileExistsError:
-        pass
-    except FileNotFoundError:
-        os.makedirs(os.path.dirname(path))
+    missing: list[str] = []
+    above = path
+    while not os.access(above, os.F_OK):  # an exception for each that is not there would cost more
+        missing.append(above)
+        above = above.rpartition("/")[0] or "/"
+    while len(missing) > 1:
+        os.mkdir(missing.pop())
+    if missing:
         make(path)
 
 

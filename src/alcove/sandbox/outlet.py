@@ -7,7 +7,6 @@ the program is, and gone when the server closes it.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import struct
 
@@ -38,7 +37,7 @@ def environment(listed: frozenset[str]) -> dict[str, str]:
 def raise_loopback() -> None:
     """Bring up the loopback of this process's network, which nobody else is in yet."""
     one = socket.socket()
-    fcntl.ioctl(one, 0x8914, struct.pack("16sH14x", b"lo", 0x1))  # SIOCSIFFLAGS, IFF_UP
+    kernel.call("ioctl", one.fileno(), 0x8914, struct.pack("16sH14x", b"lo", 0x1))  # SIOCSIFFLAGS, IFF_UP
     one.close()
 
 
@@ -62,7 +61,7 @@ def hand_out_of(pid: int, door: int) -> None:
         OSError: Its network cannot be entered.
     """
     network = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    owner = fcntl.ioctl(network, _NS_GET_USERNS)
+    owner = kernel.call("ioctl", network, _NS_GET_USERNS)
     try:
         helper = os.fork()
         if not helper:
