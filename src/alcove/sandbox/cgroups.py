@@ -123,7 +123,7 @@ class Group:
 
     def rest(self) -> bool:
         """Make it ready for another run; false when there is something left in it of the one before."""
-        if self._limits is None or any(_read(f"{place}/cgroup.procs") for place in self._places):
+        if self._limits is None or self.pids():
             return False
         if folder := self._folders.get("memory"):
             charged = _read(f"{folder}/memory.usage_in_bytes") or _read(f"{folder}/memory.current")
