@@ -192,6 +192,16 @@ def new_token() -> str:
     return str(10**9 + secrets.randbelow(10**9))
 
 
+def groups_of(pid: int) -> list[Path]:
+    """Where a process makes control groups."""
+    return [path for path in Path("/sys/fs/cgroup").rglob(f"alcove-*-{pid}-*") if path.is_dir()]
+
+
+def runs_groups() -> set[str]:
+    """The names of the groups that this process has made for runs."""
+    return {below.name for path in groups_of(os.getpid()) for below in path.iterdir() if below.is_dir()}
+
+
 @pytest.fixture
 def base() -> Iterator[Path]:
     """A base that leased uids may pass through; pytest's own folders are closed to them."""

@@ -17,6 +17,7 @@ from alcove.sandbox.cgroups import Group, Groups
 from alcove.sandbox.limits import Limits
 from alcove.sandbox.plan import Rung
 from alcove.sandbox.service import means
+from alcove.sandbox.watch import Guard
 from sandbox.conftest import PYTHON, ROOT, World, finish, new_token, processes_with, until
 
 MIB = 1 << 20
@@ -125,7 +126,7 @@ def test_an_empty_group_is_used_again_with_the_limits_of_the_next_run(groups: Gr
             assert kept or not group.holds_memory
         with inside(group, "pass"):
             pass
-        groups.release(group)
+        groups.release(group, again=True)
         assert groups.tidy()
     assert group.number == 5, "one was made to see whether it can be, and four runs had the second"
     assert [place.name for place in folders(group)] == ["2"] * len(folders(group))
@@ -137,37 +138,48 @@ def test_what_an_earlier_run_did_counts_for_nobody_else(groups: Groups) -> None:
         assert hog.wait() == -signal.SIGKILL
     assert group.out_of_memory()
     assert (group.cpu_s() or 0) > 0.3
-    groups.release(group)
+    groups.release(group, again=True)
     assert groups.tidy()
     again = groups.take(Limits(memory_bytes=64 * MIB))
     assert again is group
     assert not again.out_of_memory()
     assert (again.cpu_s() or 0) < 0.1
-    groups.release(again)
+    groups.release(again, again=True)
 
 
 def test_a_group_in_which_somebody_is_left_is_kept_for_nobody(groups: Groups) -> None:
     group = groups.take(Limits())
     with inside(group, "import time; time.sleep(60)") as left:
-        groups.release(group)
+        groups.release(group, again=True)
         assert not groups.tidy()
         assert groups.take(Limits()) is not group
         left.kill()
     assert groups.tidy()
 
 
+def test_the_group_of_a_start_that_was_given_up_is_not_used_again(groups: Groups) -> None:
+    for begun in (False, True):
+        guard = Guard(Limits(), group=groups.take(Limits()))
+        assert guard.group
+        if begun:
+            guard.begin(os.getpid(), lambda: None)
+        groups.release(guard.group, again=guard.pid > 0)
+        assert groups.tidy()
+        assert all(place.exists() == begun for place in folders(guard.group))
+
+
 def test_a_group_with_much_in_memory_is_removed(groups: Groups, tmp_path: Path) -> None:
     group = groups.take(Limits())
     with inside(group, f"open({str(tmp_path / 'large')!r}, 'wb').write(bytes(32 << 20))"):
         pass
-    groups.release(group)
+    groups.release(group, again=True)
     assert groups.tidy()
     assert not any(place.exists() for place in folders(group)) or not group.holds_memory
 
 
 def test_a_group_that_somebody_has_removed_is_made_anew(groups: Groups) -> None:
     group = groups.take(Limits())
-    groups.release(group)
+    groups.release(group, again=True)
     assert groups.tidy()
     for place in folders(group):
         place.rmdir()
@@ -178,7 +190,7 @@ def test_not_more_groups_are_kept_than_are_of_use(groups: Groups, monkeypatch: p
     monkeypatch.setattr(cgroups, "_IDLE", 2)
     taken = [groups.take(Limits()) for _ in range(4)]
     for one in taken:
-        groups.release(one)
+        groups.release(one, again=True)
     assert groups.tidy()
     assert sum(place.exists() for one in taken for place in folders(one)) == 2 * len(folders(taken[0]))
     groups.close()

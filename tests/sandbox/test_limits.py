@@ -20,7 +20,7 @@ from alcove.sandbox.plan import Rung
 from alcove.sandbox.running import Process
 from alcove.sandbox.spawner import Spawner
 from alcove.sandbox.watch import Guard
-from sandbox.conftest import PYTHON, ROOT, UIDS, World, finish, new_token, processes_with, until
+from sandbox.conftest import PYTHON, ROOT, UIDS, World, finish, groups_of, new_token, processes_with, runs_groups, until
 
 MIB = limits.MIB
 # What harms a machine without bounds is bounded by itself in these tests, or by the control group of its own run.
@@ -283,11 +283,3 @@ def enormous(folder: str) -> int:
     """More than any disk has."""
     del folder
     return 2**60
-
-
-def groups_of(pid: int) -> list[Path]:
-    return [path for path in Path("/sys/fs/cgroup").rglob(f"alcove-*-{pid}-*") if path.is_dir()]
-
-
-def runs_groups() -> set[str]:
-    return {below.name for path in groups_of(os.getpid()) for below in path.iterdir() if below.is_dir()}

@@ -31,6 +31,7 @@ class Group:
     Attributes:
         number: Tells the run's group from those of others of this process's runs; another one for each run.
         joins: Descriptors; whoever writes `0` to each of them is in the group, with all that it starts later.
+        usable: Whether another run may have it after this one.
     """
 
     def __init__(self, folders: dict[str, str]) -> None:
@@ -40,6 +41,7 @@ class Group:
         self._before = (0, 0.0)  # what earlier runs are counted with: processes that were ended, processor time
         self.number = 0
         self.joins: list[int] = []
+        self.usable = True
 
     def make(self) -> None:
         """Make the folders; what was made stays when that fails, for `remove`."""
@@ -123,7 +125,7 @@ class Group:
 
     def rest(self) -> bool:
         """Make it ready for another run; false when there is something left in it of the one before."""
-        if self._limits is None or self.pids():
+        if not self.usable or self.pids():
             return False
         if folder := self._folders.get("memory"):
             charged = _read(f"{folder}/memory.usage_in_bytes") or _read(f"{folder}/memory.current")
@@ -262,13 +264,19 @@ class Groups:
         try:
             group.bound(limits, ours)
         except OSError:
-            self.release(group)
+            self.release(group, again=False)
             raise
         return group
 
-    def release(self, group: Group) -> None:
-        """Note that the run of a group has ended."""
+    def release(self, group: Group, *, again: bool) -> None:
+        """Note that the run of a group has ended.
+
+        Args:
+            group: From `take`.
+            again: Whether it may be used again: not when a process of that run may still be on its way into it.
+        """
         group.close()
+        group.usable = again
         self._left.append(group)
 
     def tidy(self) -> bool:

@@ -224,7 +224,7 @@ async def _attack(
             return error
         finally:
             if groups and group:
-                groups.release(group)
+                groups.release(group, again=False)
                 groups.tidy()
 
 

@@ -243,7 +243,7 @@ class Watch:
                 self._over.pop(next(iter(self._over)))
             self._over[guard.trees[0]] = None
         if self._groups and guard.group:
-            self._groups.release(guard.group)
+            self._groups.release(guard.group, again=guard.pid > 0)
             if self._tidying is None:
                 self._tidy_in(_TIDY_S)
 
@@ -275,7 +275,8 @@ class Watch:
                 _log.warning("what runs take cannot be looked at", exc_info=True)
                 continue
             for guard, excess in found:
-                guard.exceed(excess)
+                if guard in self._guards:  # else it has ended meanwhile, and its group may be another run's
+                    guard.exceed(excess)
 
 
 def _look(guards: list[Guard]) -> list[tuple[Guard, Excess]]:
