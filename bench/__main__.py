@@ -107,7 +107,7 @@ TARGETS = (
     Target("repeated denials a second, checked and durable", "audit", "repeated_per_s", "audit", "", at_least=10_000),
     Target("confined start by userns over unconfined, ms", "sandbox", "userns_ms", "sandbox", "", at_most=4),
     Target("50 confined starts at once by userns, a second", "sandbox", "userns_per_s", "sandbox", "", at_least=300),
-    # The 300 a second stand beside 221 of plain bubblewrap, measured on one machine: this holds on any.
+    # Where the 300 a second were set, plain bubblewrap did 221: their ratio does not hang on how fast a machine is.
     Target("the same over plain bwrap, 50 at once", "sandbox", "userns_per_bwrap", "sandbox", "", at_least=300 / 221),
     Target("confined start by bwrap over plain bwrap", "sandbox", "bwrap_ratio", "sandbox", "", at_most=1.3),
     Target("confined start by landlock over unconfined, ms", "sandbox", "landlock_ms", "sandbox", "", at_most=2),

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ import pytest
 
 from alcove.sandbox import cgroups, hierarchies
 from alcove.sandbox.cgroups import Group, Groups
-from alcove.sandbox.limits import Limits
+from alcove.sandbox.limits import Excess, Limits
 from alcove.sandbox.plan import Rung
 from alcove.sandbox.service import means
-from alcove.sandbox.watch import Guard
+from alcove.sandbox.watch import Guard, Watch
 from sandbox.conftest import PYTHON, ROOT, World, finish, new_token, processes_with, until
 
 MIB = 1 << 20
@@ -157,15 +158,45 @@ def test_a_group_in_which_somebody_is_left_is_kept_for_nobody(groups: Groups) ->
     assert groups.tidy()
 
 
-def test_the_group_of_a_start_that_was_given_up_is_not_used_again(groups: Groups) -> None:
-    for begun in (False, True):
-        guard = Guard(Limits(), group=groups.take(Limits()))
-        assert guard.group
-        if begun:
-            guard.begin(os.getpid(), lambda: None)
-        groups.release(guard.group, again=guard.pid > 0)
-        assert groups.tidy()
-        assert all(place.exists() == begun for place in folders(guard.group))
+@pytest.mark.parametrize("begun", [False, True])
+async def test_the_group_of_a_start_that_was_given_up_is_not_used_again(groups: Groups, begun: bool) -> None:
+    watch = Watch(groups)
+    guard = await watch.guard(Limits(), ())
+    assert guard.group
+    if begun:
+        guard.begin(os.getpid(), lambda: None)
+    watch.drop(guard)
+    assert groups.tidy()
+    assert all(place.exists() == begun for place in folders(guard.group))
+    await watch.close()
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_a_look_that_comes_late_says_nothing_of_a_run_that_has_ended(
+    monkeypatch: pytest.MonkeyPatch, ended: bool
+) -> None:
+    looks, may = threading.Event(), threading.Event()
+
+    def look(guards: list[Guard]) -> list[tuple[Guard, Excess]]:
+        looks.set()
+        may.wait()
+        return [(guard, Excess("memory", 1)) for guard in guards]
+
+    monkeypatch.setattr("alcove.sandbox.watch._look", look)
+    watch = Watch(every_s=0.001)
+    guard = await watch.guard(Limits(), ())
+    guard.begin(os.getpid(), lambda: None)
+    watch.add(guard)
+    await until(looks.is_set)
+    if ended:
+        watch.drop(guard)
+    other = await watch.guard(Limits(), ())
+    other.begin(os.getpid(), lambda: None)
+    watch.add(other)
+    may.set()
+    await until(lambda: other.excess)
+    assert (guard.excess is None) == ended
+    await watch.close()
 
 
 def test_a_group_with_much_in_memory_is_removed(groups: Groups, tmp_path: Path) -> None:

@@ -99,7 +99,10 @@ def ended(report: bytes) -> int | None:
 
 
 def _said(report: bytes, name: bytes) -> int | None:
-    """Return a number of the report, of the form `{ "child-pid": 17, … }`, once its line is whole."""
+    """Return a number of the report, of the form `{ "child-pid": 17, … }`, once its line is whole.
+
+    By hand: `json` and what it loads would be copied with every start, on every rung.
+    """
     for line in report.splitlines(keepends=True):
         if line[-1:] == b"\n" and (found := line.partition(b'"%s":' % name)[2]):
             return int(found.replace(b"}", b",").partition(b",")[0])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, final
 
 from alcove.sandbox import hierarchies
+from alcove.sandbox.hierarchies import read
 from alcove.sandbox.limits import Limits
 
 _PATIENCE_S: Final = 1
@@ -38,7 +39,7 @@ class Group:
         self._folders = folders
         self._places = sorted({*folders.values()})
         self._limits: tuple[int, int] | None = None
-        self._before = (0, 0.0)  # what earlier runs are counted with: processes that were ended, processor time
+        self._before = (0, 0.0)  # what was counted when the run got it: processes that were ended, processor time
         self.number = 0
         self.joins: list[int] = []
         self.usable = True
@@ -59,20 +60,18 @@ class Group:
             self.joins.append(os.open(f"{place}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC))
 
     def bound(self, limits: Limits, ours: int) -> None:
-        """Set the limits; `ours` is as in `Groups.make`."""
-        before, self._limits = self._limits, None
+        """Set the limits, and count from here on; `ours` is as in `Groups.make`."""
+        self._before = self._ended(), self._cpu_s() or 0.0
         wanted = limits.memory_bytes, limits.processes + ours
+        if wanted == self._limits:
+            return
         first = ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"]  # version 1: never the one above the other
-        if before and before[0] < limits.memory_bytes:
+        if self._limits and self._limits[0] < limits.memory_bytes:
             first.reverse()
         for name, value in (
-            ()
-            if before == wanted
-            else (
-                *(("memory.max", limits.memory_bytes), ("memory.swap.max", 0), ("memory.oom.group", 1)),
-                *((name, limits.memory_bytes) for name in first),
-                ("pids.max", limits.processes + ours),
-            )
+            *(("memory.max", limits.memory_bytes), ("memory.swap.max", 0), ("memory.oom.group", 1)),
+            *((name, limits.memory_bytes) for name in first),
+            ("pids.max", limits.processes + ours),
         ):
             if folder := self._folders.get(name.partition(".")[0]):
                 with contextlib.suppress(FileNotFoundError):  # it is one of the other version
@@ -105,7 +104,7 @@ class Group:
 
     def pids(self) -> tuple[int, ...]:
         """Return the processes of the group."""
-        return tuple(int(pid) for pid in _read(f"{next(iter(self._folders.values()))}/cgroup.procs").split())
+        return tuple(int(pid) for pid in read(f"{next(iter(self._folders.values()))}/cgroup.procs").split())
 
     def kill(self) -> None:
         """End every process of the group: in one stroke by version 2, frozen first by version 1."""
@@ -116,22 +115,20 @@ class Group:
         if folder := self._folders.get("freezer"):
             with contextlib.suppress(OSError):
                 Path(folder, "freezer.state").write_text("FROZEN")
-            for pid in _read(f"{folder}/cgroup.procs").split():
+            for pid in read(f"{folder}/cgroup.procs").split():
                 # Nobody leaves a frozen group, so the number is still its own.
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(int(pid), signal.SIGKILL)
             with contextlib.suppress(OSError):
                 Path(folder, "freezer.state").write_text("THAWED")
 
-    def rest(self) -> bool:
-        """Make it ready for another run; false when there is something left in it of the one before."""
+    def rests(self) -> bool:
+        """Return whether another run may have it: nothing is left in it of the one before."""
         if not self.usable or self.pids():
             return False
         if folder := self._folders.get("memory"):
-            charged = _read(f"{folder}/memory.usage_in_bytes") or _read(f"{folder}/memory.current")
-            if not charged or int(charged) > _IDLE_BYTES:
-                return False
-        self._before = self._ended(), self._cpu_s() or 0.0
+            charged = read(f"{folder}/memory.usage_in_bytes") or read(f"{folder}/memory.current")
+            return bool(charged) and int(charged) <= _IDLE_BYTES
         return True
 
     def remove(self) -> bool:
@@ -152,14 +149,14 @@ class Group:
         folder = self._folders.get("memory")
         if folder is None:
             return 0
-        told = _read(f"{folder}/memory.oom_control") or _read(f"{folder}/memory.events")
+        told = read(f"{folder}/memory.oom_control") or read(f"{folder}/memory.events")
         return _number(told, "oom_kill")
 
     def _cpu_s(self) -> float | None:
         if folder := self._folders.get("kill"):
-            return _number(_read(f"{folder}/cpu.stat"), "usage_usec") / 1_000_000
+            return _number(read(f"{folder}/cpu.stat"), "usage_usec") / 1_000_000
         if folder := self._folders.get("cpuacct"):
-            return int(_read(f"{folder}/cpuacct.usage") or 0) / 1_000_000_000
+            return int(read(f"{folder}/cpuacct.usage") or 0) / 1_000_000_000
         return None
 
 
@@ -283,7 +280,7 @@ class Groups:
         """Keep or remove groups whose runs have ended; false when the kernel does not let go of one yet."""
         left, self._left = self._left, []
         for group in left:
-            if len(self._idle) < _IDLE and group.rest():
+            if len(self._idle) < _IDLE and group.rests():
                 self._idle.append(group)
             elif not group.remove():
                 self._left.append(group)
@@ -327,15 +324,3 @@ def _write(file: str, value: int) -> None:
         os.write(descriptor, str(value).encode())
     finally:
         os.close(descriptor)
-
-
-def _read(file: str) -> str:
-    """Return what the kernel says in a file, `""` when it is not there. By the shortest way: each run asks often."""
-    try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return b"".join(iter(lambda: os.read(descriptor, 65536), b"")).decode()
-        finally:
-            os.close(descriptor)
-    except OSError:
-        return ""

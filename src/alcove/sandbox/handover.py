@@ -32,7 +32,7 @@ def read_plan(descriptor: int) -> Plan:
 
 
 def send(channel: socket.socket, message: bytes, descriptors: list[int]) -> None:
-    """Send a message with descriptors."""
+    """Send a message with descriptors, as `socket.send_fds` does, which `bare` has not."""
     channel.sendmsg(
         [message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(descriptors)}i", *descriptors))]
     )

@@ -57,14 +57,14 @@ def find(mounts: Path, own: Path, end: Callable[[Path], None]) -> dict[str, Path
 
 def second(place: Path, mine: str) -> dict[str, Path]:
     """Make the folder in version 2, with its controllers where they can be handed on."""
-    there = set(_read(place / "cgroup.controllers").split())
+    there = set(read(place / "cgroup.controllers").split())
     if not there.issuperset(_CONTROLLERS):
         (place / mine).mkdir(exist_ok=True)
     else:
         hand_on(place)
         (place / mine).mkdir(exist_ok=True)
         hand_on(place / mine)
-    able = set(_read(place / mine / "cgroup.subtree_control").split())
+    able = set(read(place / mine / "cgroup.subtree_control").split())
     kinds = {"kill"} if (place / mine / "cgroup.kill").exists() else set[str]()
     if able.issuperset(_CONTROLLERS):
         kinds |= set(_CONTROLLERS)
@@ -79,10 +79,10 @@ def hand_on(place: Path) -> None:
     When this process is the only one in it, as systemd starts a service, it steps aside into a folder of its own.
     """
     control = place / "cgroup.subtree_control"
-    if set(_read(control).split()).issuperset(_CONTROLLERS):
+    if set(read(control).split()).issuperset(_CONTROLLERS):
         return
     with contextlib.suppress(OSError):
-        if _read(place / "cgroup.procs").split() == [str(os.getpid())]:
+        if read(place / "cgroup.procs").split() == [str(os.getpid())]:
             (place / _ASIDE).mkdir(exist_ok=True)
             (place / _ASIDE / "cgroup.procs").write_text("0")
         control.write_text(" ".join(f"+{name}" for name in _CONTROLLERS))
@@ -91,11 +91,11 @@ def hand_on(place: Path) -> None:
 def hierarchies(mounts: Path, own: Path) -> list[tuple[set[str], Path]]:
     """Return the hierarchies and this process's own folder in each: `{"v2"}`, or controllers of version 1."""
     paths: dict[frozenset[str], str] = {}
-    for line in _read(own).splitlines():
+    for line in read(own).splitlines():
         _, names, path = line.split(":", 2)
         paths[frozenset(names.split(",")) if names else frozenset({"v2"})] = path
     found: list[tuple[set[str], Path]] = []
-    for line in _read(mounts).splitlines():
+    for line in read(mounts).splitlines():
         fields, _, rest = line.partition(" - ")
         kind, _, options = rest.split(" ", 2)
         if kind not in {"cgroup", "cgroup2"}:
@@ -129,8 +129,13 @@ def _sweep(place: Path, end: Callable[[Path], None]) -> None:
             folder.rmdir()
 
 
-def _read(file: Path) -> str:
+def read(file: Path | str) -> str:
+    """Return what the kernel says in a file, `""` when it is not there. By the shortest way: each run asks often."""
     try:
-        return file.read_text()
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return b"".join(iter(lambda: os.read(descriptor, 65536), b"")).decode()
+        finally:
+            os.close(descriptor)
     except OSError:
         return ""

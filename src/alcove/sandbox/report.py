@@ -11,37 +11,11 @@ import errno
 import mmap
 import os
 
-_SLOT = 4  # bytes of one report: its step; 1 for an exit code, 2 for a signal; that number; the step of a fork
+_NAME = 16  # bytes of a step's name
+_ENDED, _FORK = _NAME, _NAME + 2  # where a report says how the program ended, and where a fork's report begins
+_SLOT = _FORK + _NAME
 _SLOTS = 16384  # more than there can be processes to supervise
 _EXITED, _SIGNALED = 1, 2
-
-# In the order in which they may be taken; those of the launcher's are its own.
-STEPS = (
-    "clone",
-    "ids",
-    "supervisor",
-    "view",
-    "host",
-    "fork",
-    "proxy",
-    "session",
-    "domain",
-    "bounding",
-    "privileges",
-    "group",
-    "folder",
-    "limits",
-    "grants",
-    "descriptors",
-    "identity",
-    "capabilities",
-    "guard",
-    "landlock",
-    "filter",
-    "bubblewrap",
-    "program",
-)
-_NUMBERS = {name: number for number, name in enumerate(STEPS)}
 
 
 class Reports:
@@ -64,7 +38,9 @@ class Reports:
             raise OSError(errno.EAGAIN, "too many runs at once")
         place = self._free.pop()
         self._memory[place : place + _SLOT] = bytes(_SLOT)
-        return Report(self._memory, place, pipe)
+        report = Report(self._memory, place, pipe)
+        report.step("clone")
+        return report
 
     def close(self, report: Report) -> None:
         """Let another have its place; nobody writes to it any more."""
@@ -88,16 +64,16 @@ class Report:
 
     def of_fork(self, pipe: int) -> Report:
         """Return the report of a process that takes steps beside this one's, and tells this one by a pipe."""
-        return Report(self._memory, self.place + 3, pipe)
+        return Report(self._memory, self.place + _FORK, pipe)
 
     def step(self, name: str) -> None:
         """Note which step is taken now."""
-        self._memory[self.place] = _NUMBERS[name]
+        self._memory[self.place : self.place + _NAME] = name.encode().ljust(_NAME, b"\0")
 
     @property
     def last(self) -> str:
         """The step that was taken last."""
-        return STEPS[self._memory[self.place]]
+        return self._memory[self.place : self.place + _NAME].rstrip(b"\0").decode()
 
     def say(self, line: bytes) -> None:
         """Write a line: `started`, or `failed ERRNO DETAIL`."""
@@ -113,11 +89,11 @@ class Report:
 
     def end(self, code: int) -> None:
         """Note how the program ended: an exit code, or a signal as its negative number."""
-        self._memory[self.place + 2] = abs(code)
-        self._memory[self.place + 1] = _EXITED if code >= 0 else _SIGNALED
+        how = _EXITED if code >= 0 else _SIGNALED
+        self._memory[self.place + _ENDED : self.place + _FORK] = bytes((how, abs(code)))
 
     @property
     def ended(self) -> int | None:
         """How the program ended; None when nobody saw that."""
-        how, number = self._memory[self.place + 1 : self.place + 3]
+        how, number = self._memory[self.place + _ENDED : self.place + _FORK]
         return None if not how else number if how == _EXITED else -number

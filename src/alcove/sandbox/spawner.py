@@ -28,10 +28,6 @@ BOOT: Final = (
 _READY_S: Final = 20
 _MESSAGE_BYTES: Final = 64 * 1024
 _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
-# Where functions of libraries are is looked up once, in the spawner, and not by each copy of it.
-_ENVIRONMENT: Final = {"LD_BIND_NOW": "1"}
-# An older format, without a word for names that the interpreter keeps one of: to keep those costs each copy more.
-_FORMAT: Final = 2
 
 
 @final
@@ -84,7 +80,7 @@ class Spawner:
         mine: list[int] = []
         theirs: list[int] = []
         try:
-            theirs += [_seal("plan", marshal.dumps({**plan}, _FORMAT)), _seal("stdin", stdin)]
+            theirs += [_seal("plan", marshal.dumps({**plan})), _seal("stdin", stdin)]
             for _ in range(2):
                 reader, writer = os.pipe()
                 mine.append(reader)
@@ -150,7 +146,7 @@ class Spawner:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
-                    env=_ENVIRONMENT,
+                    env={},
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,
                 )

@@ -40,11 +40,6 @@ _MESSAGE_BYTES = 64 * 1024
 class _Run:
     """A supervisor: a spare one that waits for a run, or one that has it."""
 
-    __slots__ = (
-        *("alone", "channel", "failure", "group", "handle", "id", "make", "pid", "pipe", "report", "said"),
-        *("start_time", "started"),
-    )
-
     def __init__(self, make: Make, group: int, pid: int, channel: socket.socket, pipe: int, report: Report) -> None:
         self.make = make
         self.group = group
@@ -226,7 +221,7 @@ class _Spawner:
         except BlockingIOError:
             return False
         run.said += chunk
-        if not run.started and run.said.endswith(b"started\n"):
+        if not run.started and run.said.startswith(b"started\n"):
             run.started = True
             self._next = run.make
             self._tell({"id": run.id, "started": run.pid, "start_time": run.start_time})
