@@ -278,6 +278,8 @@ async def test_the_probe_notices_a_network_that_is_not_the_runs_own(
         "flags = namespaces.flags\n"
         "def shared(kind): return flags(kind) & (~kernel.CLONE_NEWNET if kind['network'] == 'proxy' else -1)\n"
         "namespaces.flags, outlet.raise_loopback = shared, lambda: None\n"
+        # In the machine's network, where another test at the same time sees that nobody listens there.
+        "outlet.PORT = 0\n"
     )
     first, *_ = await probe.probe(spawner, Berths(base, None))
     assert (first.rung, first.vector.network, first.vector.hosts) == ("userns", True, False)
