@@ -14,6 +14,7 @@ from alcove.hub import Alcove
 from alcove.server.app import App
 from alcove.server.auth import PortGate, RunGate
 from alcove.server.call import Site
+from alcove.testing.waiting import wait_until
 from server.asgi import Client
 
 ANA = "/api/v1/state/user/mood?of=ana"
@@ -171,6 +172,11 @@ async def test_what_a_run_of_ours_sets_is_in_its_journal(call: Client, site: Sit
     hub.agents.register("slow", slow, declared=alcove.bound(state=["session"]))
     run = await hub.runs.start(own, "x", agent="slow")
     itself = Client(App(site, RunGate(own, run.id, "token")), {"authorization": "Bearer token"})
+
+    async def told() -> bool:
+        return "output" in [event.type for event in await hub.events.read(run.id)]
+
+    await wait_until(told)
     assert (await itself("PUT", "/api/v1/state/session/k", {"value": 1})).status == 200
     go_on.set()
     await hub.runs.reply(run.id)
